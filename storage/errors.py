@@ -1,0 +1,25 @@
+"""The two kinds of failure that a user meets, and the faults of storage.
+
+Every message says what must hold, what was found and what to do. `InputError` ends a command with
+exit code 2, a `Fault` with 1; neither shows a traceback.
+"""
+
+
+class InputError(ValueError):
+    """What the user gave (recipe, option, source data) cannot be used; repeating does not help."""
+
+
+class Fault(RuntimeError):
+    """Something outside the recipe went wrong (disk, network, damaged file); a retry may help."""
+
+
+class DamagedFile(Fault):
+    """A stored file is not the one that its record describes."""
+
+
+class DamagedRecord(Fault):
+    """A record in the store cannot be read as what it must be."""
+
+
+class LeaseLost(Fault):
+    """Another process took over the work; this one must stop."""

@@ -1,0 +1,119 @@
+"""Documents on disk: one JSON object per line, compressed with zstd.
+
+A document is `{"id", "subset", "text", "meta"}`. Shards of the same documents have the same bytes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+import zstandard
+
+from storage.errors import DamagedFile
+
+DOCUMENTS = "documents"
+"""Role of a shard of documents in every artifact that holds some."""
+
+SPLITS = ("train", "val", "test")
+"""Part names of document shards begin with their split: `train-00000`."""
+
+ZSTD_LEVEL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with its origin."""
+
+    id: str
+    """Where it came from: source file and line, unique in a corpus."""
+    subset: str
+    """The name of the collection inside the corpus, The Pile's `pile_set_name`."""
+    text: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class DocumentWriter:
+    """Writes one shard; a context manager. On an exception the file is incomplete and must not be committed."""
+
+    def __init__(self, path: Path) -> None:
+        self.documents = 0
+        self.text_bytes = 0
+        self._file = path.open("wb")
+        # One thread and a fixed level: the same documents give the same bytes on every machine.
+        self._stream = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).stream_writer(self._file)
+
+    def write(self, document: Document) -> None:
+        """Append a document."""
+        record = {"id": document.id, "subset": document.subset, "text": document.text, "meta": document.meta}
+        self._stream.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+        self.documents += 1
+        self.text_bytes += len(document.text.encode())
+
+    def counts(self) -> dict[str, int]:
+        """Return `documents` and `text_bytes` (UTF-8) for the part record."""
+        return {"documents": self.documents, "text_bytes": self.text_bytes}
+
+    def __enter__(self) -> "DocumentWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+        self._file.close()
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """Yield the documents of a shard that this project wrote.
+
+    Raises: DamagedFile at the first line that is not a document; a shard is never read in part.
+    """
+    line_number = 0
+    try:
+        for line in read_zstd_lines(path):
+            record = orjson.loads(line)
+            yield Document(record["id"], record["subset"], record["text"], record["meta"])
+            line_number += 1
+    except (ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
+        raise DamagedFile(
+            f"{path} must hold one document per line, but line {line_number + 1} cannot be read ({error}); "
+            f"run `pile verify` to see what else is damaged"
+        ) from error
+
+
+def read_zstd_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a zstd file, all its frames, without the line end.
+
+    Raises: zstandard.ZstdError if the file is damaged or ends inside a frame.
+    """
+    rest = b""
+    for chunk in read_zstd_chunks(path):
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        yield from lines
+    if rest:
+        yield rest
+
+
+def read_zstd_chunks(path: Path, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
+    """Yield decompressed pieces of a zstd file. Raises: zstandard.ZstdError, also when it is cut short.
+
+    The stream reader of the library ends quietly inside a frame; a decompression object knows better.
+    """
+    decompressor: zstandard.ZstdDecompressionObj | None = None
+    with path.open("rb") as file:
+        while data := file.read(chunk_bytes):
+            while data:
+                if decompressor is None:
+                    decompressor = zstandard.ZstdDecompressor().decompressobj()
+                piece = decompressor.decompress(data)
+                data = b""
+                if decompressor.eof:
+                    data, decompressor = decompressor.unused_data, None
+                if piece:
+                    yield piece
+    if decompressor is not None:
+        raise zstandard.ZstdError("the file ends inside a compressed frame: it is cut short")

@@ -1,0 +1,236 @@
+"""The JSON records of the store: part, manifest, run, pin, lease.
+
+Every record carries its kind, its schema version and a checksum of itself, so that a flipped byte, a
+half-written file or a record of a newer release is an error that names the file instead of a wrong answer.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from storage.canonical import canonical_json
+from storage.errors import DamagedRecord
+
+JsonDict = dict[str, Any]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    kind: ClassVar[str]
+    schema_version: ClassVar[int]
+    upgrades: ClassVar[dict[int, Callable[[JsonDict], JsonDict]]] = {}
+    """Schema version -> function that turns the body of that version into the body of the next one."""
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class StoredFile(BaseModel):
+    """One finished file of an artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    part: str
+    role: str
+    """What the file is to its reader: `documents`, `tokens`, `config.json`."""
+    path: str
+    """Where it lies, relative to the artifact; holds the attempt, so it is never part of an identity."""
+    bytes: int
+    sha256: str
+
+
+class Part(Record):
+    """A finished unit of work inside a stage, written after the part's files."""
+
+    kind = "part"
+    schema_version = 1
+
+    part: str
+    attempt: str
+    files: tuple[StoredFile, ...]
+    counts: dict[str, int]
+    """What the part holds, in flat names that can be summed: `documents`, `dropped.Wikipedia.too-short`."""
+    info: JsonDict = {}
+    """Anything else a later step of the stage wants to know about this part."""
+
+
+class InputRef(BaseModel):
+    """The upstream artifact that a stage read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    stage: str
+    key: str
+    content_digest: str
+
+
+class Manifest(Record):
+    """The finished output of a stage. It exists exactly when the artifact is complete."""
+
+    kind = "manifest"
+    schema_version = 1
+
+    stage: str
+    version: int
+    key: str
+    content_digest: str
+    config: JsonDict
+    inputs: dict[str, InputRef]
+    sources: dict[str, str]
+    """What came from outside the store (name -> content digest)."""
+    files: tuple[StoredFile, ...]
+    reports: tuple[StoredFile, ...]
+    """Files for people: not part of the content digest, since they may hold times and pictures."""
+    counts: dict[str, int]
+    recipe: JsonDict
+    run_id: str
+    code_commit: str
+    libraries: dict[str, str]
+    attempts: tuple[str, ...]
+    started: str
+    finished: str
+    seconds: float
+
+
+RunState = Literal["running", "done", "failed"]
+StageState = Literal["running", "cached", "done", "failed"]
+
+
+class RunStage(BaseModel):
+    """What one run did about one stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    stage: str
+    key: str
+    state: StageState
+    seconds: float = 0.0
+    content_digest: str = ""
+
+
+class Run(Record):
+    """One execution of the pipeline: which recipe, which artifacts."""
+
+    kind = "run"
+    schema_version = 1
+
+    run_id: str
+    recipe_name: str
+    recipe: JsonDict
+    target: str
+    state: RunState
+    stages: tuple[RunStage, ...]
+    host: str
+    started: str
+    finished: str = ""
+    error: str = ""
+
+
+class Pin(Record):
+    """A named artifact that garbage collection keeps, with everything it was made from."""
+
+    kind = "pin"
+    schema_version = 1
+
+    name: str
+    stage: str
+    key: str
+    created: str
+
+
+class LeaseRecord(Record):
+    """Who is working on an artifact right now."""
+
+    kind = "lease"
+    schema_version = 1
+
+    holder: str
+    run_id: str
+    host: str
+    """Identity of the machine, so that a waiter on the same machine can ask whether the process lives."""
+    process_id: int
+    process_start: str
+    renewals: int
+    expires: float
+    """Unix time; a waiter with another clock also watches whether `renewals` still moves."""
+
+
+def encode_record(record: Record) -> bytes:
+    """Return the record's file content: indented JSON, the same bytes for the same record."""
+    body = {
+        "kind": record.kind,
+        "schema_version": record.schema_version,
+        **json.loads(record.model_dump_json()),
+    }
+    return _render(body)
+
+
+def decode_record(record_type: type[RecordT], data: bytes, place: str) -> RecordT:
+    """Read a record of this or an older schema version.
+
+    Raises: DamagedRecord when `data`, found at `place`, is not what `encode_record` wrote, or is newer.
+    """
+    try:
+        body = json.loads(data)
+    except ValueError as error:
+        raise _damaged(record_type, place, f"it is not JSON ({error})") from error
+    if not isinstance(body, dict) or body.get("kind") != record_type.kind:
+        found = body.get("kind") if isinstance(body, dict) else type(body).__name__
+        raise _damaged(record_type, place, f"its kind is {found!r}")
+    checksum = body.pop("record_sha256", None)
+    if not isinstance(checksum, str) or _render(body) != data:
+        raise _damaged(record_type, place, "its content does not match its own checksum")
+    version = body.pop("schema_version", None)
+    del body["kind"]
+    return _validate(record_type, _upgraded(record_type, body, version, place), place)
+
+
+def now() -> str:
+    """Return the present time as ISO 8601 in UTC, the form of every time in a record."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def content_digest(files: tuple[StoredFile, ...]) -> str:
+    """Identify what an artifact contains: part, role, sha256 and size of each file, no attempt names."""
+    entries = sorted([file.part, file.role, file.sha256, file.bytes] for file in files)
+    return hashlib.sha256(canonical_json(entries)).hexdigest()
+
+
+def _render(body: JsonDict) -> bytes:
+    checksum = hashlib.sha256(canonical_json(body)).hexdigest()
+    text = json.dumps({**body, "record_sha256": checksum}, indent=1, sort_keys=True, ensure_ascii=False)
+    return text.encode() + b"\n"
+
+
+def _upgraded(record_type: type[Record], body: JsonDict, version: object, place: str) -> JsonDict:
+    if not isinstance(version, int) or version > record_type.schema_version:
+        raise DamagedRecord(
+            f"{place} must be a {record_type.kind} record of schema version {record_type.schema_version} or "
+            f"older, found version {version!r}; read it with a newer release of pile-pipeline"
+        )
+    for older in range(version, record_type.schema_version):
+        body = record_type.upgrades[older](body)
+    return body
+
+
+def _validate(record_type: type[RecordT], body: JsonDict, place: str) -> RecordT:
+    try:
+        return record_type.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(step) for step in first["loc"])
+        raise _damaged(record_type, place, f"field {field!r}: {first['msg']}") from error
+
+
+def _damaged(record_type: type[Record], place: str, reason: str) -> DamagedRecord:
+    return DamagedRecord(
+        f"{place} must be a {record_type.kind} record, but {reason}; "
+        f"delete the file and run again to rebuild what it described"
+    )

@@ -1,0 +1,138 @@
+"""Run the same work over many shards with a datatrove executor.
+
+Which shards are left to do is decided by the committed parts of the artifact, never by datatrove's own
+completion files: those say that a rank finished, not with which input and settings.
+"""
+
+import contextlib
+import logging
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
+from datatrove.utils.stats import PipelineStats
+from loguru import logger as loguru_logger
+
+from tasks.build import Build
+
+log = logging.getLogger("datatrove")
+
+ItemT = TypeVar("ItemT")
+
+POLL_SECONDS = 0.5
+LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \S+ \| (?P<level>\w+) +\| \S+ - (?P<message>.*)$")
+
+
+def for_each_shard(build: Build, items: Sequence[ItemT], work: Callable[[ItemT], None]) -> None:
+    """Call `work` once per item, in worker processes; both must be picklable.
+
+    Raises: whatever `work` raised first; the other items in flight are abandoned, uncommitted.
+    """
+    run_datatrove(build, [_ForEach(tuple(items), work)], tasks=len(items))
+
+
+def run_datatrove(build: Build, pipeline: list[PipelineStep | Callable[..., Any]], tasks: int) -> None:
+    """Run a datatrove pipeline with one task per shard and forward its log lines and progress."""
+    if not tasks:
+        return
+    folder = build.writer.scratch() / "datatrove"
+    shutil.rmtree(folder, ignore_errors=True)
+    executor = _QuietExecutor(
+        pipeline,
+        tasks=tasks,
+        workers=min(build.workers, tasks),
+        logging_dir=str(folder),
+        skip_completed=False,
+    )
+    loguru_logger.remove()  # our own log carries these lines, once
+    with _watched(build, folder, tasks):
+        executor.run()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _ForEach(Generic[ItemT]):
+    """A datatrove step that hands the item of its rank to a function."""
+
+    def __init__(self, items: tuple[ItemT, ...], work: Callable[[ItemT], None]) -> None:
+        self.items = items
+        self.work = work
+
+    def __repr__(self) -> str:
+        return type(self.work).__name__
+
+    def __call__(self, data: Any, rank: int, world_size: int) -> Iterable[Any]:
+        self.work(self.items[rank])
+        return ()
+
+
+class _QuietExecutor(LocalPipelineExecutor):
+    """The local executor, without its second copy of every log line on the console."""
+
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
+        with contextlib.redirect_stderr(_Nowhere()):
+            return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+class _Nowhere:
+    """A console that shows nothing; what is written to it also stands in the task's log file."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _watched(build: Build, folder: Path, tasks: int) -> Iterator[None]:
+    watcher = _Watcher(build, folder, tasks)
+    thread = threading.Thread(target=watcher.run, name="datatrove-log", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        watcher.stop.set()
+        thread.join()
+
+
+class _Watcher:
+    """Follows the log files of the tasks and counts those that are complete."""
+
+    def __init__(self, build: Build, folder: Path, tasks: int) -> None:
+        self.build = build
+        self.logs = [folder / "logs" / f"task_{rank:05d}.log" for rank in range(tasks)]
+        self.completions = [folder / "completions" / f"{rank:05d}" for rank in range(tasks)]
+        self.offsets: dict[Path, int] = {}
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        shown = -1
+        while True:
+            last_round = self.stop.wait(POLL_SECONDS)
+            for path in self.logs:
+                self._forward(path)
+            done = sum(path.exists() for path in self.completions)
+            if done != shown:
+                shown = done
+                self.build.progress(done, len(self.logs), "shards")
+            if last_round:
+                return
+
+    def _forward(self, path: Path) -> None:
+        try:
+            with path.open(errors="replace") as file:
+                file.seek(self.offsets.get(path, 0))
+                for line in file:
+                    if match := LOG_LINE.match(line):
+                        level = match["level"].replace("SUCCESS", "INFO")
+                        message = match["message"].strip()
+                        if message and level not in ("DEBUG", "ERROR"):  # the error itself is raised
+                            log.log(logging.getLevelName(level), "%s: %s", path.stem, message)
+                self.offsets[path] = file.tell()
+        except FileNotFoundError:
+            return

@@ -1,0 +1,199 @@
+"""What a stage is, and how it becomes a Prefect task: find the artifact, else hold the lease, build, publish.
+
+This file is the only glue between the stages and Prefect, which is imported when a task is made and not
+before: `pile plan`, worker processes and tests of a stage run without it.
+"""
+
+import importlib.metadata
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from storage.canonical import artifact_key
+from storage.config import Config
+from storage.leases import Lease
+from storage.records import JsonDict, Part, now
+from storage.store import Artifact, Store
+from storage.writer import ArtifactWriter
+from tasks.build import Build, Execution, Progress
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 1.0
+"""How often a run that waits for another one looks whether the artifact is there."""
+
+BuildFunction = Callable[..., Sequence[Part]]
+SourceFunction = Callable[[Any], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the pipeline: a pure function from config and artifacts to parts, with its identity."""
+
+    name: str
+    version: int
+    """Raised by hand when the meaning of the code changes: artifacts of older versions are then stale."""
+    config: type[Config]
+    build: BuildFunction
+    """`build(config, **inputs, build=Build) -> parts` of the finished artifact, in order."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Parameter name of `build` -> name of the stage whose artifact it receives."""
+    sources: SourceFunction | None = None
+    """Looks up what the stage reads from outside the store: name -> content digest."""
+    retries: int = 2
+
+    @property
+    def config_field(self) -> str:
+        """The field of a recipe that configures this stage."""
+        return self.name.replace("-", "_")
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What all stages of one run share."""
+
+    store: Store
+    run_id: str
+    recipe: JsonDict
+    execution: Execution
+    progress: Progress = lambda done, total, unit: None
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """An artifact and how this run came by it."""
+
+    artifact: Artifact
+    cached: bool
+    seconds: float
+
+
+def stage_key(stage: Stage, config: Config, inputs: Mapping[str, str], sources: Mapping[str, str]) -> str:
+    """Return the key of a stage's artifact from the content digests of what it reads."""
+    read = {**{f"input:{name}": digest for name, digest in inputs.items()}, **sources}
+    return artifact_key(stage.name, stage.version, config.identity(), read)
+
+
+def run_stage(
+    stage: Stage, config: Config, inputs: Mapping[str, Artifact], context: RunContext, *, force: bool = False
+) -> StageResult:
+    """Return the stage's artifact: the finished one, another run's once it is done, or a new one.
+
+    Raises: InputError for what the user must change, a Fault for what a retry may heal, LeaseLost.
+    """
+    started = time.monotonic()
+    sources = stage.sources(config) if stage.sources else {}
+    digests = {name: artifact.content_digest for name, artifact in inputs.items()}
+    key = stage_key(stage, config, digests, sources)
+    if not force and (found := context.store.find(stage.name, key)):
+        return StageResult(found, cached=True, seconds=time.monotonic() - started)
+    lease, found = _acquire(stage, key, context, force=force)
+    if found is not None:
+        return StageResult(found, cached=True, seconds=time.monotonic() - started)
+    try:
+        artifact = _build(stage, config, inputs, sources, key, context, force=force)
+    except KeyboardInterrupt:
+        lease.check()  # the heartbeat interrupts the work when the lease is lost
+        raise
+    finally:
+        lease.release()
+    return StageResult(artifact, cached=False, seconds=time.monotonic() - started)
+
+
+def _acquire(stage: Stage, key: str, context: RunContext, *, force: bool) -> tuple[Lease, Artifact | None]:
+    lease = context.store.lease(stage.name, key, context.run_id, _interrupt_main_thread)
+    announced = ""
+    while (holder := lease.try_acquire()) is not None:
+        if holder.run_id != announced:
+            announced = holder.run_id
+            log.info("%s/%s is being built by run %s; waiting for it", stage.name, key, holder.run_id)
+        time.sleep(WAIT_SECONDS)
+        if not force and (found := context.store.find(stage.name, key)):
+            return lease, found
+    # Between the first look and the lease another run may have finished.
+    if not force and (found := context.store.find(stage.name, key)):
+        lease.release()
+        return lease, found
+    return lease, None
+
+
+def _build(
+    stage: Stage,
+    config: Config,
+    inputs: Mapping[str, Artifact],
+    sources: Mapping[str, str],
+    key: str,
+    context: RunContext,
+    *,
+    force: bool,
+) -> Artifact:
+    started, clock = now(), time.monotonic()
+    writer = ArtifactWriter(context.store, stage.name, key)
+    if force:
+        writer.forget_parts()
+    _remove_abandoned_scratch(context.store.scratch(stage.name, key))
+    build = Build(writer, context.execution, context.progress)
+    parts = stage.build(config, **inputs, build=build)
+    artifact = writer.publish(
+        parts,
+        reports=build.finish_reports(),
+        version=stage.version,
+        config=config.identity(),
+        inputs=inputs,
+        sources=sources,
+        recipe=context.recipe,
+        run_id=context.run_id,
+        code_commit=code_commit(),
+        libraries=library_versions(),
+        started=started,
+        seconds=time.monotonic() - clock,
+    )
+    context.store.remove_scratch(stage.name, key)
+    return artifact
+
+
+def _interrupt_main_thread() -> None:
+    # A real signal, since a blocked system call of the main thread must end too.
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def _remove_abandoned_scratch(folder: Path) -> None:
+    for entry in os.scandir(folder):
+        if entry.is_dir() and entry.name != "shared":
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
+@cache
+def code_commit() -> str:
+    """Return the commit of this code, with `-dirty` if the tree differs; empty outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that shape results, for the manifest."""
+    names = (
+        "datatrove",
+        "deepspeed",
+        "numpy",
+        "prefect",
+        "pyarrow",
+        "tokenizers",
+        "torch",
+        "transformers",
+        "zstandard",
+    )
+    return {name: importlib.metadata.version(name) for name in names}
