@@ -1,0 +1,42 @@
+# make demo   raw text to a published model on this machine, in minutes; make test   the fast tests
+# Every target creates .venv first when it is missing or older than pyproject.toml.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STORE ?= pile-store
+
+.PHONY: install demo test check test-all test-kill ui clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+install: .venv/installed
+
+demo: install
+	$(BIN)/pile run demo --store $(STORE)
+
+test: install
+	$(BIN)/python -m pytest -m 'not e2e and not slow and not gpu'
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The chain through Prefect, engines with several processes, and everything else that takes minutes.
+test-all: install
+	$(BIN)/python -m pytest -m 'not gpu'
+
+# kill -9 at 20 random moments of a demo run, then compare with an undisturbed run: about half an hour.
+test-kill: install
+	$(BIN)/python tests/e2e/kill_at_random.py --kills 20
+
+# A Prefect server with its UI, workers and the deployments; Ctrl-C stops them.
+ui: install
+	$(BIN)/pile up --store $(STORE)
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,79 @@
+"""What our own machinery costs when there is nothing to do: `python -m benchmarks.overhead --json`.
+
+Runs `pile run` on a store in which every stage is finished and measures the whole process, from the start of
+the interpreter to its end. No Prefect server is involved: a run with nothing to do needs none.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SMALL = {
+    "download.python_environment_bytes": 2_000_000,
+    "train_tokenizer.vocab_size": 1024,
+    "train.max_steps": 4,
+    "train.warmup_steps": 1,
+    "train.checkpoint_every": 4,
+    "train.eval_every": 4,
+}
+"""A demo recipe small enough to be built for this measurement when no store is given."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true", help="print JSON (the only form there is)")
+    parser.add_argument("--store", help="a store with a finished demo run; a small one is built if not given")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [] if options.store else [f"{field}={value}" for field, value in SMALL.items()]
+        command = pile("run", "demo", options.store or str(Path(folder) / "store"), overrides)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=sys.stderr)
+        runs = [measure(command) for _ in range(options.repeats)]
+        planned = pile("plan", "demo", options.store or str(Path(folder) / "store"), overrides)
+        plans = [measure(planned) for _ in range(options.repeats)]
+    result = {
+        "idle_run_seconds": round(statistics.median(wall for wall, _ in runs), 3),
+        "idle_run_cpu_seconds": round(statistics.median(cpu for _, cpu in runs), 3),
+        "plan_seconds": round(statistics.median(wall for wall, _ in plans), 3),
+        "import_storage_seconds": round(measure([sys.executable, "-c", "import storage.store"])[0], 3),
+        "import_storage_loads_heavy": heavy_modules("import storage, storage.store, storage.writer"),
+        "repeats": options.repeats,
+    }
+    print(json.dumps(result, indent=1))
+
+
+def pile(verb: str, recipe: str, store: str, overrides: list[str]) -> list[str]:
+    """Return the command line of a `pile` verb."""
+    settings = [argument for override in overrides for argument in ("--set", override)]
+    return [sys.executable, "-m", "flows.cli", "--quiet", verb, recipe, "--store", store, *settings]
+
+
+def measure(command: list[str]) -> tuple[float, float]:
+    """Return (wall, CPU) seconds of one process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=dict(os.environ))
+    wall = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def heavy_modules(statement: str) -> list[str]:
+    """Return which heavy libraries a statement loads into a fresh interpreter."""
+    heavy = ("torch", "prefect", "datatrove", "deepspeed", "transformers", "s3fs")
+    script = f"{statement}\nimport sys, json\nprint(json.dumps([n for n in {heavy!r} if n in sys.modules]))"
+    found: list[str] = json.loads(subprocess.check_output([sys.executable, "-c", script]))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The pipeline as people run it: recipes, the Prefect flow, the `pile` command."""

@@ -1,0 +1,127 @@
+"""The `pile` command: reads arguments, turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 bad input.
+"""
+
+import argparse
+import errno
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from flows import commands, commands_store
+from flows.stages import LAST
+from storage.errors import Fault, InputError
+
+DEBUG = "PILE_DEBUG"
+"""Environment variable that shows the whole trace of an error."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its exit code."""
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, stream=sys.stderr
+    )
+    options = build_parser().parse_args(arguments)
+    for name in ("storage", "tasks", "model", "flows", "datatrove"):
+        logging.getLogger(name).setLevel(logging.WARNING if options.quiet else logging.INFO)
+    try:
+        code = options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough, as in `pile ls | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        code = _fail("interrupted; the next run continues from the parts that are finished", 130)
+    except InputError as error:
+        code = _fail(str(error), 2)
+    except Fault as error:
+        code = _fail(str(error), 1)
+    except OSError as error:
+        code = _fail(_explain(error), 1)
+    except Exception as error:  # noqa: BLE001 - the last line of defence before the user
+        code = _fail(f"unexpected {type(error).__name__}: {error}; set {DEBUG}=1 to see where", 1)
+    sys.exit(code)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(prog="pile", description="From raw text to a published language model.")
+    parser.add_argument("--quiet", action="store_true", help="no log lines, only results and errors")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    def verb(name: str, command: commands.Command, about: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=about, description=about)
+        added.set_defaults(command=command)
+        added.add_argument("--store", help="folder or s3:// URL (default: PILE_STORE, else ./pile-store)")
+        return added
+
+    def recipe_options(verb_parser: argparse.ArgumentParser, *, target: bool = True) -> None:
+        verb_parser.add_argument("recipe", nargs="?", default="demo", help="name or .yaml/.json file")
+        verb_parser.add_argument(
+            "--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE",
+            help="replace a field of the recipe, as train_tokenizer.vocab_size=3000",
+        )  # fmt: skip
+        if target:
+            verb_parser.add_argument("--target", default=LAST, metavar="STAGE", help="the last stage wanted")
+            verb_parser.add_argument(
+                "--force", action="append", default=[], metavar="STAGE", help="run this stage again"
+            )
+
+    run = verb("run", commands.run, "run a recipe; finished stages are taken, not made again")
+    recipe_options(run)
+    plan = verb("plan", commands.plan, "say what a run would do; writes nothing")
+    recipe_options(plan)
+    why = verb("why", commands.why, "explain why one stage is cached, would run or waits")
+    why.add_argument("stage")
+    recipe_options(why, target=False)
+    listing = verb("ls", commands_store.ls, "list artifacts, or runs")
+    listing.add_argument("--stage", help="only artifacts of this stage")
+    listing.add_argument("--runs", action="store_true", help="list runs instead of artifacts")
+    show = verb("show", commands_store.show, "show a run or an artifact")
+    show.add_argument("what", nargs="?", help="stage/key, run id or recipe name (default: the newest run)")
+    show.add_argument("--digests", action="store_true", help="only the content digest of each stage")
+    lineage = verb("lineage", commands_store.lineage, "show what an artifact was made from")
+    lineage.add_argument("what", help="stage/key, or a stage of the newest run")
+    verify = verb("verify", commands_store.verify, "read every record and file; name those that are damaged")
+    verify.add_argument("--stage", help="only artifacts of this stage")
+    gc = verb("gc", commands_store.gc, "find what no pin and no recent run needs")
+    gc.add_argument("--delete", action="store_true", help="delete it; without this nothing is deleted")
+    gc.add_argument("--keep-runs", type=int, default=3, help="newest runs of each recipe to keep (3)")
+    gc.add_argument("--min-age-hours", type=float, default=24.0, help="leave younger files alone (24)")
+    pin = verb("pin", commands_store.pin, "list pins, or keep an artifact from garbage collection")
+    pin.add_argument("name", nargs="?")
+    pin.add_argument("what", nargs="?", help="stage/key, or a stage of the newest run")
+    pin.add_argument("--remove", action="store_true", help="remove the pin of this name")
+    recipes = verb("recipes", commands.recipes, "list the recipes, or the fields of one")
+    recipes.add_argument("recipe", nargs="?")
+    up = verb("up", commands.up, "start a Prefect server with its UI, workers and the deployments")
+    up.add_argument("--host", default="127.0.0.1")
+    up.add_argument("--port", type=int, default=4200)
+    for listing_verb in (plan, why, listing, show, lineage, verify, gc, pin, recipes):
+        listing_verb.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _explain(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"there must be room on the disk of {error.filename or 'the store'}, but it is full; free some, or "
+            f"use another --store or PILE_SCRATCH, and run again: finished parts are kept"
+        )
+    if isinstance(error, PermissionError):
+        return f"{error.filename} must be readable and writable, but access was denied; mend its permissions"
+    return f"the operating system refused: {error}"
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+    print(f"pile: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The flow `pile-pipeline`: download, filter, dedup, train-tokenizer, tokenize, pack, train, evaluate, publish.
+
+Each stage is a Prefect task that ends as `Cached` when the store holds its artifact. Which stages follow which
+stands in `flows/stages.py`; what a stage does stands in its file in `tasks/`.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import State
+
+from flows.runs import Request, new_run_id, run_stages
+from flows.stages import LAST
+from flows.summary import summary_markdown
+from storage.config import Config
+from storage.store import Artifact
+from tasks.prefect_task import run_as_task
+from tasks.stage import RunContext, Stage, StageResult
+
+log = logging.getLogger(__name__)
+
+
+@flow(name="pile-pipeline", flow_run_name="{recipe}-{target}", log_prints=False, persist_result=False)
+def pile_pipeline(
+    recipe: str = "demo",
+    overrides: dict[str, Any] | None = None,
+    target: str = LAST,
+    force: list[str] | None = None,
+    store: str | None = None,
+) -> str:
+    """Run a recipe up to a stage; finished artifacts are taken, never made twice.
+
+    Args:
+        recipe: Name of a recipe, or path of a .yaml or .json file.
+        overrides: Fields to replace, as `{"train_tokenizer.vocab_size": 3000}`.
+        target: The last stage wanted.
+        force: Stages to run again although their artifact is finished.
+        store: Folder or s3:// URL of the artifact store; PILE_STORE or `pile-store` if not given.
+
+    Returns: the run's id; `pile show <id>` prints what it did.
+    """
+    request = Request.checked(recipe, overrides, target, force or [], store)
+    run_id = new_run_id()
+    logger = get_run_logger()
+    logger.info("run %s: recipe %s up to %s, store %s", run_id, recipe, target, request.store.url)
+    run_with_prefect(request, run_id)
+    return run_id
+
+
+def run_with_prefect(request: Request, run_id: str) -> dict[str, StageResult]:
+    """Run the stages as Prefect tasks of the present flow run and show a summary of them."""
+    context = RunContext(
+        store=request.store,
+        run_id=run_id,
+        recipe=request.recipe.model_dump(mode="json"),
+        execution=request.recipe.execution,
+    )
+    states: dict[str, State[StageResult]] = {}
+
+    def execute(stage: Stage, config: Config, inputs: Mapping[str, Artifact], force: bool) -> StageResult:
+        after = [states[name] for name in stage.inputs.values()]
+        states[stage.name] = run_as_task(stage, config, inputs, context, force=force, after=after)
+        return states[stage.name].result()
+
+    results = run_stages(request, run_id, execute)
+    create_markdown_artifact(
+        key="run-summary", markdown=summary_markdown(request, run_id, results), description="What this run did"
+    )
+    return results

@@ -1,0 +1,168 @@
+"""Recipes: everything a run needs, as functions that return a `Recipe`.
+
+A new run is a new function here, a YAML or JSON file with the same fields, or `--set stage.field=value`.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from tasks.dedup_corpus import DedupConfig
+from tasks.download_corpus import DownloadConfig
+from tasks.filter_corpus import FilterConfig
+from tasks.pack_tokens import PackConfig
+from tasks.publish_model import PublishConfig
+from tasks.tokenize_corpus import TokenizeConfig
+from tasks.train_model import TrainConfig
+from tasks.train_tokenizer import TrainTokenizerConfig
+
+from storage.config import Config
+from storage.errors import InputError
+from tasks.build import Execution
+from tasks.evaluate_model import EvaluateConfig
+
+
+class Recipe(Config):
+    """One config per stage, and where the work runs."""
+
+    name: str
+    """Runs of one name are compared with each other by `pile plan` and kept together by `pile gc`."""
+    description: str = ""
+    download: DownloadConfig
+    filter: FilterConfig = FilterConfig()
+    dedup: DedupConfig = DedupConfig()
+    train_tokenizer: TrainTokenizerConfig = TrainTokenizerConfig()
+    tokenize: TokenizeConfig = TokenizeConfig()
+    pack: PackConfig = PackConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    publish: PublishConfig = PublishConfig()
+    execution: Execution = Execution()
+
+
+def demo() -> Recipe:
+    """Everything on two CPU cores in minutes, from the text that every Python installation carries."""
+    return Recipe(
+        name="demo",
+        description="library source, docstrings and licences to a 2M-parameter model; CPU, minutes, no network",
+        download=DownloadConfig(python_environment_bytes=20_000_000, shard_bytes=2_000_000),
+        train_tokenizer=TrainTokenizerConfig(vocab_size=4096),
+        pack=PackConfig(sequence_length=256),
+    )
+
+
+def own_files() -> Recipe:
+    """Text files of one's own, split by hash into training and held-out documents."""
+    return Recipe(
+        name="own-files",
+        description="your .jsonl, .jsonl.zst, .jsonl.gz, .parquet or .txt files; set download.files",
+        download=DownloadConfig(files=("corpus/*",)),
+    )
+
+
+def pile() -> Recipe:
+    """A mirror in The Pile's layout, local or over HTTP."""
+    return Recipe(
+        name="pile",
+        description="a mirror with train/NN.jsonl.zst, val, test and SHA256SUMS.txt; set download.mirror",
+        download=DownloadConfig(mirror="pile"),
+        train_tokenizer=TrainTokenizerConfig(vocab_size=32768),
+        pack=PackConfig(sequence_length=1024),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"demo": demo, "own-files": own_files, "pile": pile}
+
+
+def find_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Return a recipe by its name or from a .yaml/.json file, with dotted fields replaced.
+
+    Raises: InputError for an unknown name, an unreadable file, an unknown field or a value that cannot be.
+    """
+    if name in RECIPES:
+        fields = json.loads(RECIPES[name]().model_dump_json())
+    elif name.endswith((".yaml", ".yml", ".json")):
+        fields = _read_recipe_file(Path(name))
+    else:
+        raise InputError(f"a recipe must be one of {', '.join(RECIPES)} or a .yaml or .json file, found {name!r}")
+    for field, value in (overrides or {}).items():
+        _replace(fields, field, value)
+    try:
+        return Recipe.model_validate_json(json.dumps(fields))
+    except ValidationError as error:
+        raise InputError(_explain(error, name)) from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `stage.field=value`; the value is read as YAML, so `3`, `1e-3`, `true` and `[a, b]` work.
+
+    Raises: InputError if there is no `=` or the value is not YAML.
+    """
+    field, equals, value = text.partition("=")
+    if not equals or not field:
+        raise InputError(f"--set must be given as stage.field=value, found {text!r}")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError(f"the value of --set {field} must be YAML or JSON, found {value!r}") from None
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-3 as text
+        with contextlib.suppress(ValueError):
+            parsed = float(parsed)
+    return field.strip(), parsed
+
+
+def _read_recipe_file(path: Path) -> dict[str, Any]:
+    try:
+        fields = yaml.safe_load(path.read_text())  # JSON is YAML
+    except OSError as error:
+        raise InputError(f"the recipe file must be readable, found {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} must be YAML or JSON, found: {error}") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"{path} must hold the fields of a recipe, found {type(fields).__name__}")
+    base = fields.pop("based_on", None)
+    if base is None:
+        return {"name": path.stem, **fields}
+    if base not in RECIPES:
+        raise InputError(f"based_on in {path} must be one of {', '.join(RECIPES)}, found {base!r}")
+    merged = json.loads(RECIPES[base]().model_dump_json())
+    _merge(merged, {"name": path.stem, **fields})
+    return merged
+
+
+def _merge(fields: dict[str, Any], changes: dict[str, Any]) -> None:
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(fields.get(name), dict):
+            _merge(fields[name], value)
+        else:
+            fields[name] = value
+
+
+def _replace(fields: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.replace("-", "_").split(".")
+    for depth, name in enumerate(path):
+        if not isinstance(fields.get(name), dict):
+            raise InputError(_unknown(".".join(path[: depth + 1]), fields))
+        fields = fields[name]
+    fields[last] = value
+
+
+def _unknown(field: str, known: Mapping[str, Any]) -> str:
+    return f"the recipe has no field {field!r}; there are {', '.join(sorted(known))}"
+
+
+def _explain(error: ValidationError, recipe: str) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        field = ".".join(str(step) for step in problem["loc"]) or recipe
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{field}: the recipe has no such field; see `pile recipes {recipe}`")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
+            lines.append(f"{field}: {message}{found}")
+    return f"the recipe {recipe!r} cannot be used: " + "; ".join(lines)
