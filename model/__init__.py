@@ -1,0 +1,1 @@
+"""The language model: architecture, loss, generation, scoring, export and the training engines."""

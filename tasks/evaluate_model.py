@@ -1,0 +1,221 @@
+"""Evaluate: weights + held-out documents -> bits per byte per subset, samples, loss plot, report.
+
+Input   model      weights, model-config and the loss log of the train stage
+        tokenizer  tokenizer.json, the one the model was trained with
+        corpus     documents; those of one held-out split are scored
+Output  part `evaluation`, role `metrics`: metrics.json. Reports: report.md, samples.txt, loss.png
+Rerun   a finished measurement is kept; its reports are written again from it.
+
+Bits per byte is the main number because it does not depend on the vocabulary: the model's negative log-likelihood
+of a text in bits, divided by the bytes of the text in UTF-8. Beside it stands what compressors reach on the same
+bytes.
+"""
+
+import json
+import logging
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from storage.config import Config
+from storage.errors import Fault
+from storage.records import Part
+from storage.store import Artifact
+from tasks.build import Build
+from tasks.evaluation_report import METRICS, write_reports
+from tasks.held_out import HeldOut, compressed_bytes, read_held_out
+from tasks.stage import Stage
+from tasks.trained_model import Trained, fixed_threads, open_trained
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+log = logging.getLogger(__name__)
+
+PART = "evaluation"
+
+DIGITS = 4
+"""Decimals of the measured numbers: sums differ from the seventh on between machines and thread counts."""
+
+TEXTS_AT_ONCE = 256
+"""Documents given to the tokenizer in one call, which encodes them in parallel."""
+
+
+class EvaluateConfig(Config):
+    """What is measured and sampled."""
+
+    split: Literal["test", "val"] = "test"
+    """Held-out documents that the model is scored on; `val` was watched during training."""
+    max_bytes_per_subset: int = Field(default=1_000_000, ge=4)
+    """Most UTF-8 bytes of one subset that are scored: its first documents, the last of them cut to fit."""
+    batch_tokens: int = Field(default=8192, ge=1)
+    """Tokens that the model reads at once; bounds the memory, though one window is always read whole."""
+    prompts: tuple[str, ...] = ("",)
+    """Texts that the model continues; with the empty one it begins by itself."""
+    sample_tokens: int = Field(default=100, ge=1)
+    """Tokens that are generated after each prompt, fewer if the text ends before."""
+    temperature: float = Field(default=0.8, ge=0)
+    """Flattens (above 1) or sharpens the distribution that samples are drawn from; 0 is greedy."""
+    top_k: int = Field(default=0, ge=0)
+    """Samples come from this many likeliest tokens; 0 keeps all."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Samples come from the likeliest tokens that make up this much probability."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Decides the samples and nothing else."""
+
+
+def evaluate_model(
+    config: EvaluateConfig, model: Artifact, tokenizer: Artifact, corpus: Artifact, *, build: Build
+) -> list[Part]:
+    """Measure the model on a held-out split and report.
+
+    Raises: InputError if the split holds no text or the tokenizer is not the model's; Fault if the tokenizer
+    loses text or an input is damaged.
+    """
+    part = build.finished_parts([PART]).get(PART)
+    if part is None:
+        metrics = measure(config, model, tokenizer, corpus, build)
+        path = build.writer.scratch() / "metrics.json"
+        path.write_text(json.dumps(metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        total = metrics["total"]
+        counts = {name: total[name] for name in ("documents", "text_bytes", "tokens")}
+        part = build.writer.commit(PART, {METRICS: path}, counts=counts)
+    metrics = json.loads(build.writer.open(part.files[0]).read_bytes())
+    write_reports(build, metrics, model=model, tokenizer=tokenizer, corpus=corpus)
+    return [part]
+
+
+def measure(
+    config: EvaluateConfig, model: Artifact, tokenizer: Artifact, corpus: Artifact, build: Build
+) -> dict[str, Any]:
+    """Return the content of metrics.json: all that the reports and the model card show of the measurement."""
+    held_out = read_held_out(corpus, config.split, config.max_bytes_per_subset)
+    with fixed_threads(build.execution.threads):
+        trained = open_trained(model, tokenizer, build.execution.device)
+        ids = {subset: encode(trained.encoder, subset, group.texts) for subset, group in held_out.items()}
+        nats = score(trained, ids, config.batch_tokens, build)
+        samples = [draw_sample(trained, index, prompt, config) for index, prompt in enumerate(config.prompts)]
+    rows = [
+        measure_subset(subset, group, ids[subset], nats[subset], trained.used_vocab)
+        for subset, group in held_out.items()
+    ]
+    return {
+        "config": config.identity(),
+        "inputs": {
+            "corpus": corpus.content_digest,
+            "model": model.content_digest,
+            "tokenizer": tokenizer.content_digest,
+        },
+        "model": {
+            **trained.description.model.identity(),
+            "parameters": sum(parameter.numel() for parameter in trained.network.parameters()),
+            "steps": trained.description.steps,
+        },
+        "samples": samples,
+        "subsets": [rates(row) for row in rows],
+        "total": rates({"subset": "all", **_sum(rows)}),
+    }
+
+
+def encode(encoder: "Tokenizer", subset: str, texts: list[str]) -> list[list[int]]:
+    """Return the token ids of each text.
+
+    Raises: Fault if the ids do not stand for exactly this text: bits per byte would be about another one.
+    """
+    ids: list[list[int]] = []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        batch = texts[start : start + TEXTS_AT_ONCE]
+        encoded = [encoding.ids for encoding in encoder.encode_batch(batch, add_special_tokens=False)]
+        for text, decoded in zip(batch, encoder.decode_batch(encoded, skip_special_tokens=False), strict=True):
+            if text != decoded:
+                raise Fault(
+                    f"the tokenizer must give back every text unchanged, but one of {subset!r} that begins "
+                    f"{text[:60]!r} came back as {decoded[:60]!r}; "
+                    f"train a byte-level tokenizer that does not normalize"
+                )
+        ids.extend(encoded)
+    return ids
+
+
+def score(trained: Trained, ids: dict[str, list[list[int]]], batch_tokens: int, build: Build) -> dict[str, float]:
+    """Return the negative log-likelihood of each subset in nats."""
+    from model.scoring import score_documents  # noqa: PLC0415 - loads torch
+
+    documents = [document for group in ids.values() for document in group]
+    nats = iter(
+        score_documents(
+            trained.network,
+            documents,
+            trained.eot_id,
+            batch_tokens=batch_tokens,
+            progress=lambda done, total: build.progress(done, total, "tokens"),
+        )
+    )
+    return {subset: math.fsum(next(nats) for _ in group) for subset, group in ids.items()}
+
+
+def draw_sample(trained: Trained, index: int, prompt: str, config: EvaluateConfig) -> dict[str, str]:
+    """Return a prompt and its continuation. Each prompt has its own seed, so adding one changes no other."""
+    import torch  # noqa: PLC0415 - not needed to plan
+
+    from model.generation import generate  # noqa: PLC0415 - loads torch
+
+    begin = [trained.eot_id, *trained.encoder.encode(prompt, add_special_tokens=False).ids]
+    drawn = generate(
+        trained.network,
+        torch.tensor([begin]),
+        config.sample_tokens,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        seed=(config.seed + index) % 2**63,
+        stop_token=trained.eot_id,
+        used_vocab=trained.used_vocab,
+    )
+    new = drawn[0, len(begin) :].tolist()
+    return {"prompt": prompt, "text": trained.encoder.decode([token for token in new if token != trained.eot_id])}
+
+
+def measure_subset(
+    subset: str, group: HeldOut, ids: list[list[int]], nats: float, used_vocab: int
+) -> dict[str, Any]:
+    """Return what can be added up over subsets: sizes, and the cost of the text under each method, in bits."""
+    frequency = Counter(token for document in ids for token in document)
+    tokens = frequency.total()
+    return {
+        "subset": subset,
+        "documents": len(group.texts),
+        "text_bytes": group.text_bytes,
+        "split_documents": group.split_documents,
+        "split_bytes": group.split_bytes,
+        "tokens": tokens,
+        "model_bits": nats / math.log(2),
+        "uniform_bits": tokens * math.log2(used_vocab),
+        "unigram_bits": -math.fsum(count * math.log2(count / tokens) for count in frequency.values()),
+        **{f"{name}_bits": 8 * size for name, size in compressed_bytes(group.texts).items()},
+    }
+
+
+def rates(row: dict[str, Any]) -> dict[str, Any]:
+    """Turn costs in bits into bits per byte, and add the model's loss per token in nats."""
+    costs = {name.removesuffix("_bits"): row[name] for name in row if name.endswith("_bits")}
+    return {
+        **{name: value for name, value in row.items() if not name.endswith("_bits")},
+        "bits_per_byte": {name: round(bits / row["text_bytes"], DIGITS) for name, bits in costs.items()},
+        "loss": round(row["model_bits"] * math.log(2) / row["tokens"], DIGITS),
+    }
+
+
+def _sum(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: sum(row[name] for row in rows) for name in rows[0] if name != "subset"}
+
+
+STAGE = Stage(
+    name="evaluate",
+    version=1,
+    config=EvaluateConfig,
+    build=evaluate_model,
+    inputs={"model": "train", "tokenizer": "train-tokenizer", "corpus": "dedup"},
+)

@@ -1,0 +1,69 @@
+"""The held-out text that a model is scored on, and how far general compressors get with it."""
+
+import lzma
+from dataclasses import dataclass, field
+
+import zstandard
+
+from storage.errors import InputError
+from storage.formats import DOCUMENTS, read_documents
+from storage.store import Artifact
+
+ZSTD_WINDOW_LOG = 27
+"""`zstd --long=27`: matches up to 128 MB back, more than any bound on the scored text in use."""
+
+
+@dataclass
+class HeldOut:
+    """The texts of one subset that are scored, and how much the split holds."""
+
+    texts: list[str] = field(default_factory=list)
+    text_bytes: int = 0
+    split_documents: int = 0
+    split_bytes: int = 0
+    is_full: bool = False
+
+
+def read_held_out(corpus: Artifact, split: str, max_bytes_per_subset: int) -> dict[str, HeldOut]:
+    """Return what is scored, by subset in alphabetical order.
+
+    Of each subset the first documents in the order of the shards; the one that reaches the bound is cut there, at
+    a character, so that a single book does not decide how long an evaluation takes.
+
+    Raises: InputError if the split holds no text.
+    """
+    subsets: dict[str, HeldOut] = {}
+    for file in corpus.files(DOCUMENTS, prefix=f"{split}-"):
+        for document in read_documents(corpus.open(file)):
+            group = subsets.setdefault(document.subset, HeldOut())
+            data = document.text.encode()
+            group.split_documents += 1
+            group.split_bytes += len(data)
+            room = 0 if group.is_full else max_bytes_per_subset - group.text_bytes
+            group.is_full = len(data) >= room
+            # An incomplete character at the cut is the only thing that cannot be decoded.
+            text = data[:room].decode(errors="ignore")
+            if text:
+                group.texts.append(text)
+                group.text_bytes += len(text.encode())
+    if not any(group.texts for group in subsets.values()):
+        raise InputError(
+            f"the split {split!r} of {corpus.ref} must hold documents to evaluate on, found none; give the "
+            f"download stage {split} documents (or were all dropped? see `pile show`), or set evaluate.split"
+        )
+    return {subset: group for subset, group in sorted(subsets.items()) if group.texts}
+
+
+def compressed_bytes(texts: list[str]) -> dict[str, int]:
+    """Return the size of the texts, put together without a mark between them, after each compressor.
+
+    A compressor begins with nothing and sees these bytes only; the model was trained on others of their kind.
+    """
+    data = "".join(texts).encode()
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        19, window_log=ZSTD_WINDOW_LOG, enable_ldm=True, write_checksum=False
+    )
+    return {
+        "zstd_19": len(zstandard.ZstdCompressor(compression_params=parameters).compress(data)),
+        "xz_9": len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)),
+    }

@@ -1,0 +1,128 @@
+"""Publish: weights + tokenizer + evaluation -> a Hugging Face folder with a model card.
+
+Input   model       the final weights of the train stage
+        tokenizer   tokenizer.json, the one the model was trained with
+        evaluation  metrics.json of the evaluate stage, for this very model
+Output  part `huggingface`: model.safetensors, config.json, generation_config.json, tokenizer.json,
+        tokenizer_config.json, metrics.json, README.md
+Rerun   a committed folder is kept and checked again.
+
+Nothing is committed before transformers has loaded the folder, from disk only, and computed with it what the
+trained model computes. The folder has no dates and no names of machines: the same inputs give the same bytes.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from storage.config import Config
+from storage.errors import InputError
+from storage.records import Part
+from storage.store import Artifact
+from tasks.build import Build
+from tasks.evaluation_report import METRICS
+from tasks.model_card import model_card
+from tasks.stage import Stage
+from tasks.trained_model import fixed_threads, open_trained
+
+if TYPE_CHECKING:
+    from model.export import FolderCheck
+
+PART = "huggingface"
+
+CHECKED_TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "Сәләм, дөнья! Съешь же ещё этих мягких французских булок.",
+    "👩‍🚀 e\u0301 ﬁ 漢字 עברית \u00a0 naïve",
+    "def f(x):\n\treturn x ** 2  # 1,234.5\r\n\n",
+    " leading and trailing ",
+)
+"""Given to both tokenizers: scripts, joined emoji, combining marks, code and the spaces that are often lost."""
+
+
+class PublishConfig(Config):
+    """What the model card says that the pipeline cannot know."""
+
+    name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+    """Name of the model, as a repository on a model hub could be called."""
+    license: str = Field(default="other", pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")
+    """SPDX identifier of the licence of the weights, such as `apache-2.0`, or `other`."""
+    languages: tuple[str, ...] = ()
+    """ISO 639 codes of the languages of the training text, such as `en` or `tt`."""
+    description: str = ""
+    """A sentence or more on what the model is for."""
+
+
+def publish_model(
+    config: PublishConfig, model: Artifact, tokenizer: Artifact, evaluation: Artifact, *, build: Build
+) -> list[Part]:
+    """Write the folder, check it with transformers, commit it.
+
+    Raises: InputError if the inputs do not belong together; Fault if the folder is not the trained model.
+    """
+    from model.export import check_folder, write_folder  # noqa: PLC0415 - loads torch
+
+    metrics_file = evaluation.open(evaluation.file(METRICS))
+    metrics = json.loads(metrics_file.read_bytes())
+    _check_evaluation(metrics, model, tokenizer, evaluation)
+    folder = build.writer.scratch() / PART
+    folder.mkdir()
+    part = build.finished_parts([PART]).get(PART)
+    with fixed_threads(build.execution.threads):
+        trained = open_trained(model, tokenizer)
+        if part is None:
+            vocabulary = tokenizer.open(tokenizer.file("tokenizer"))
+            write_folder(trained.network, vocabulary, trained.eot_id, trained.used_vocab, folder)
+            shutil.copyfile(metrics_file, folder / "metrics.json")
+            card = model_card(config, metrics, model=model, tokenizer=tokenizer, evaluation=evaluation)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+        else:
+            _copy_part(part, build, folder)
+        check = check_folder(
+            folder, trained.network, trained.encoder, CHECKED_TEXTS, trained.eot_id, trained.used_vocab
+        )
+    if part is None:
+        part = build.writer.commit_folder(PART, folder, counts={"parameters": check.parameters})
+    build.table("Checked with transformers", _check_rows(check))
+    build.table("Published files", [{"file": file.role, "bytes": file.bytes} for file in part.files])
+    return [part]
+
+
+def _check_evaluation(metrics: dict[str, Any], model: Artifact, tokenizer: Artifact, evaluation: Artifact) -> None:
+    for name, artifact in (("model", model), ("tokenizer", tokenizer)):
+        measured = metrics["inputs"][name]
+        if measured != artifact.content_digest:
+            raise InputError(
+                f"{evaluation.ref} must have measured {artifact.ref}, whose content digest is "
+                f"{artifact.content_digest[:16]}, found that it measured {measured[:16]}; run `pile run` so that "
+                f"both come from one run"
+            )
+
+
+def _copy_part(part: Part, build: Build, folder: Path) -> None:
+    for file in part.files:
+        shutil.copyfile(build.writer.open(file), folder / file.role)
+
+
+def _check_rows(check: "FolderCheck") -> list[dict[str, Any]]:
+    return [
+        {"check": "parameters loaded, none missing, none unexpected", "result": check.parameters},
+        {
+            "check": "largest difference of logits, relative to the largest",
+            "result": f"{check.logit_difference:.1e}",
+        },
+        {"check": "texts with the same token ids", "result": check.texts},
+        {"check": "greedily generated tokens that are the same", "result": check.generated_tokens},
+    ]
+
+
+STAGE = Stage(
+    name="publish",
+    version=1,
+    config=PublishConfig,
+    build=publish_model,
+    inputs={"model": "train", "tokenizer": "train-tokenizer", "evaluation": "evaluate"},
+)

@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.recipes import RECIPES, find_recipe, parse_override
+from storage.errors import InputError
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_with_a_name_is_valid_and_survives_json(name: str) -> None:
+    recipe = find_recipe(name)
+    assert recipe.name == name
+    assert type(recipe).model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_override_replaces_one_field_and_no_other() -> None:
+    before = json.loads(find_recipe("demo").model_dump_json())
+    after = json.loads(find_recipe("demo", {"train-tokenizer.vocab_size": 3000}).model_dump_json())
+    assert after["train_tokenizer"].pop("vocab_size") == 3000
+    assert before["train_tokenizer"].pop("vocab_size") != 3000
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"train_tokenizer.vocab": 3000}, "train_tokenizer.vocab: the recipe has no such field"),
+        ({"tokenizer.vocab_size": 3000}, "no field 'tokenizer'"),
+        ({"train_tokenizer.vocab_size": "many"}, "train_tokenizer.vocab_size: .*integer, found 'many'"),
+        ({"train_tokenizer.vocab_size": 3000.5}, "train_tokenizer.vocab_size: .*integer, found 3000.5"),
+        ({"train_tokenizer.vocab_size": -1}, "train_tokenizer.vocab_size: .*greater.*found -1"),
+        ({"train.learning_rate": float("inf")}, "learning_rate.*finite"),
+        ({"train.max_steps": True}, "train.max_steps: .*integer, found True"),
+        ({"execution.engine": "magic"}, "'local' or 'deepspeed'.*found 'magic'"),
+        ({"name": 3}, "name: .*string, found 3"),
+    ],
+)
+def test_override_that_cannot_be_names_field_and_value(overrides: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        find_recipe("demo", overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.b=3", ("a.b", 3)),
+        ("a.b=1e-3", ("a.b", 0.001)),
+        ("a.b=true", ("a.b", True)),
+        ("a.b=[x, y]", ("a.b", ["x", "y"])),
+        ("a.b=http://127.0.0.1:80/x", ("a.b", "http://127.0.0.1:80/x")),
+        ("a.b=", ("a.b", None)),
+        ("a.b=x=y", ("a.b", "x=y")),
+    ],
+)
+def test_override_text_is_read_as_yaml(text: str, expected: tuple[str, object]) -> None:
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a.b", "=3", "a.b=[x"])
+def test_override_text_without_form_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--set"):
+        parse_override(text)
+
+
+def test_recipe_file_changes_the_recipe_it_is_based_on(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("based_on: demo\ntrain_tokenizer: {vocab_size: 3000}\n")
+    recipe = find_recipe(str(path))
+    assert (recipe.name, recipe.train_tokenizer.vocab_size) == ("mine", 3000)
+    assert recipe.pack == find_recipe("demo").pack
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("based_on: nothing\n", "based_on .* must be one of"),
+        ("[1, 2]\n", "must hold the fields of a recipe, found list"),
+        ("a: [\n", "must be YAML or JSON"),
+        ("based_on: demo\nfilters: {}\n", "filters: the recipe has no such field"),
+    ],
+)
+def test_recipe_file_that_cannot_be_used_says_why(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=said):
+        find_recipe(str(path))
+
+
+def test_recipe_that_does_not_exist_names_those_that_do() -> None:
+    with pytest.raises(InputError, match=r"demo.*found 'dmo'"):
+        find_recipe("dmo")
+    with pytest.raises(InputError, match="readable"):
+        find_recipe("nowhere.yaml")

@@ -1,0 +1,249 @@
+"""The publish stage on small artifacts in a real store: what transformers loads from it is the trained model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from model.config import ModelConfig
+from model.transformer import Transformer
+from model.weights import TrainedModel, load_model, save_description, save_weights
+from storage.errors import DamagedFile, Fault, InputError
+from storage.formats import Document, DocumentWriter
+from storage.store import Artifact, Store
+from storage.tokens import EOT
+from storage.writer import ArtifactWriter
+from tasks import evaluate_model
+from tasks.build import TABLES, Build, Execution
+from tasks.publish_model import STAGE, PublishConfig, publish_model
+from tasks.stage import RunContext, StageResult, run_stage
+
+FILES = {
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "metrics.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+SHAPE = ModelConfig(vocab_size=320, n_layers=2, n_heads=4, n_kv_heads=2, d_model=32, d_ff=48, max_seq_len=32)
+CONFIG = PublishConfig(
+    name="tiny-1", license="Apache-2.0", languages=("en", "no"), description="Shows that publishing works."
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def commit(store: Store, stage: str, part: str, files: dict[str, Path], **reports: bytes) -> Artifact:
+    writer = ArtifactWriter(store, stage, "0123456789abcdef")
+    stored = [writer.report(role.replace("_", "."), data) for role, data in reports.items()]
+    return writer.publish(
+        [writer.commit(part, files)],
+        reports=stored,
+        version=1,
+        config={"learning_rate": 0.002, "model": {"n_layers": 2}} if stage == "train" else {},
+        inputs={},
+        sources={},
+        recipe={},
+        run_id="test",
+        code_commit="",
+        libraries={},
+        started="",
+        seconds=0.0,
+    )
+
+
+def make_tokenizer(store: Store, folder: Path) -> Artifact:
+    encoder = Tokenizer(models.BPE())
+    encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    encoder.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=[EOT], initial_alphabet=alphabet, show_progress=False
+    )
+    encoder.train_from_iterator(["the quick brown fox jumps over the lazy dog " * 5], trainer)
+    encoder.save(str(folder / "tokenizer.json"))
+    return commit(store, "train-tokenizer", "tokenizer", {"tokenizer": folder / "tokenizer.json"})
+
+
+def make_model(store: Store, folder: Path, tokenizer_digest: str, seed: int = 1) -> Artifact:
+    torch.manual_seed(seed)
+    network = Transformer(SHAPE)
+    with torch.no_grad():  # clear preferences, so that greedy choices are not ties
+        network.embedding.weight.mul_(20)
+    save_weights(network.state_dict(), folder / "model.safetensors")
+    description = TrainedModel(model=SHAPE, tokenizer_digest=tokenizer_digest, steps=2)
+    save_description(description, folder / "model.json")
+    files = {"weights": folder / "model.safetensors", "model-config": folder / "model.json"}
+    return commit(store, "train", "final", files, metrics_jsonl=b'{"step": 1, "loss": 5.0}\n')
+
+
+def make_corpus(store: Store, folder: Path) -> Artifact:
+    with DocumentWriter(folder / "test-00000.jsonl.zst") as writer:
+        writer.write(Document("a", "prose", "The quick brown fox jumps over the lazy dog."))
+        writer.write(Document("b", "tatar", "Кырмыска зур түгел, ә тауны күчерә."))
+    return commit(store, "dedup", "test-00000", {"documents": folder / "test-00000.jsonl.zst"})
+
+
+def context(store: Store) -> RunContext:
+    return RunContext(store, "test", {}, Execution(threads=1, device="cpu"))
+
+
+@pytest.fixture
+def inputs(store: Store, tmp_path: Path) -> dict[str, Artifact]:
+    tokenizer = make_tokenizer(store, tmp_path)
+    model = make_model(store, tmp_path, tokenizer.content_digest)
+    measured = {"model": model, "tokenizer": tokenizer, "corpus": make_corpus(store, tmp_path)}
+    config = evaluate_model.EvaluateConfig(prompts=("the ```quick``` ",), sample_tokens=10)
+    evaluation = run_stage(evaluate_model.STAGE, config, measured, context(store)).artifact
+    return {"model": model, "tokenizer": tokenizer, "evaluation": evaluation}
+
+
+def run(store: Store, inputs: dict[str, Artifact], config: PublishConfig = CONFIG, **options: Any) -> StageResult:
+    return run_stage(STAGE, config, inputs, context(store), **options)
+
+
+def contents(artifact: Artifact) -> dict[str, bytes]:
+    return {file.role: artifact.open(file).read_bytes() for file in artifact.manifest.files}
+
+
+def test_published_folder_loads_with_transformers_and_computes_the_same(
+    store: Store, inputs: dict[str, Artifact]
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    artifact = run(store, inputs).artifact
+    folder = artifact.open_folder("huggingface")
+    assert {path.name for path in folder.iterdir()} == FILES
+    loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    trained = inputs["model"]
+    ours = load_model(trained.open(trained.file("weights")), trained.open(trained.file("model-config")))
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    prompt = tokenizer(tokenizer.bos_token + "The fox, әйдә 🦊", return_tensors="pt")
+    with torch.inference_mode():
+        wanted, found = ours(prompt["input_ids"]), loaded(**prompt).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert tokenizer.decode(prompt["input_ids"][0], skip_special_tokens=True) == "The fox, әйдә 🦊"
+    assert loaded.generation_config.eos_token_id == tokenizer.eos_token_id == 0
+    assert artifact.counts == {"parameters": sum(parameter.numel() for parameter in ours.parameters())}
+
+
+def test_check_is_shown_with_its_numbers(store: Store, inputs: dict[str, Artifact]) -> None:
+    tables = json.loads(run(store, inputs).artifact.report(TABLES) or b"")
+    assert list(tables) == ["Checked with transformers", "Published files"]
+    assert [row["result"] for row in tables["Checked with transformers"]][2:] == [5, 8]
+    assert float(tables["Checked with transformers"][1]["result"]) <= 1e-5
+    assert {row["file"] for row in tables["Published files"]} == FILES
+
+
+def test_folder_is_byte_identical_when_repeated(store: Store, inputs: dict[str, Artifact]) -> None:
+    first = run(store, inputs).artifact
+    second = run(store, inputs, force=True).artifact
+    assert first.manifest.attempts != second.manifest.attempts
+    assert contents(first) == contents(second)
+
+
+def test_model_card_has_a_header_the_numbers_the_samples_and_the_lineage(
+    store: Store, inputs: dict[str, Artifact]
+) -> None:
+    files = contents(run(store, inputs).artifact)
+    card, metrics = files["README.md"].decode(), json.loads(files["metrics.json"])
+    _, header, body = card.split("---\n", 2)
+    assert yaml.safe_load(header) == {
+        "license": "apache-2.0",
+        "language": ["en", "no"],  # quoted in YAML, where a bare `no` is false
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["llama", "pile-pipeline"],
+    }
+    assert body.strip().startswith("# tiny-1\n\nShows that publishing works.")
+    for row in [*metrics["subsets"], metrics["total"]]:
+        rates = [f"{row['bits_per_byte'][name]:.4f}" for name in ("model", "zstd_19", "xz_9")]
+        assert f"| {row['subset']} | {row['text_bytes']:,} | {' | '.join(rates)} |" in body
+    assert f"````text\nthe ```quick``` {metrics['samples'][0]['text']}\n````" in body
+    for artifact in inputs.values():
+        assert f"| {artifact.ref} | {artifact.content_digest} |" in body
+    assert "| dedup/0123456789abcdef |" in body
+    assert "| learning_rate | 0.002 |" in body
+    assert files["metrics.json"] == contents(inputs["evaluation"])["metrics"]
+
+
+def test_model_card_without_languages_and_prompts_is_complete(
+    store: Store, inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    measured = {**inputs, "corpus": make_corpus(store, tmp_path)}
+    del measured["evaluation"]
+    config = evaluate_model.EvaluateConfig(prompts=())
+    bare = run_stage(evaluate_model.STAGE, config, measured, context(store)).artifact
+    card = contents(run(store, {**inputs, "evaluation": bare}, PublishConfig()).artifact)["README.md"].decode()
+    assert "language" not in card.split("---\n")[1]
+    assert "No prompts were given." in card
+
+
+def test_killed_after_the_commit_keeps_the_folder_and_checks_it_again(
+    store: Store, inputs: dict[str, Artifact]
+) -> None:
+    def build() -> Build:
+        return Build(
+            ArtifactWriter(store, STAGE.name, "fedcba9876543210"),
+            Execution(threads=1),
+            lambda done, total, unit: None,
+        )
+
+    first, second = build(), build()
+    (part,) = publish_model(CONFIG, **inputs, build=first)
+    assert publish_model(CONFIG, **inputs, build=second) == [part]
+    reports = [build.finish_reports()[0].sha256 for build in (first, second)]
+    assert reports[0] == reports[1]
+
+
+def test_corrupt_weights_are_refused_and_nothing_is_published(store: Store, inputs: dict[str, Artifact]) -> None:
+    trained = inputs["model"]
+    path = trained.open(trained.file("weights"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(DamagedFile, match="found sha256"):
+        run(store, inputs)
+    assert not [path for path in store.paths("artifacts/publish") if "/parts/" in path or "manifest" in path]
+
+
+def test_weights_that_are_not_the_described_model_are_refused(
+    store: Store, inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    other = SHAPE.model_copy(update={"n_layers": 3})
+    save_weights(Transformer(other).state_dict(), tmp_path / "model.safetensors")
+    digest = inputs["tokenizer"].content_digest
+    save_description(TrainedModel(model=SHAPE, tokenizer_digest=digest, steps=2), tmp_path / "model.json")
+    files = {"weights": tmp_path / "model.safetensors", "model-config": tmp_path / "model.json"}
+    wrong = commit(store, "train", "final", files)
+    evaluation = inputs["evaluation"]
+    metrics = json.loads(evaluation.open(evaluation.file("metrics")).read_bytes())
+    metrics["inputs"]["model"] = wrong.content_digest
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    measured = commit(store, "evaluate", "evaluation", {"metrics": tmp_path / "metrics.json"})
+    with pytest.raises(Fault, match=r"layers\.2\..* is not known"):
+        run(store, {**inputs, "model": wrong, "evaluation": measured})
+
+
+def test_evaluation_of_another_model_is_refused(store: Store, inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    other = make_model(store, tmp_path, inputs["tokenizer"].content_digest, seed=2)
+    with pytest.raises(InputError, match="must have measured train/"):
+        run(store, {**inputs, "model": other})
+
+
+@pytest.mark.parametrize("fields", [{"name": "a/b"}, {"name": ""}, {"license": "my own"}])
+def test_name_or_licence_that_a_hub_would_not_take_is_refused(fields: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="should match pattern"):
+        PublishConfig(**fields)
