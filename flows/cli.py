@@ -15,18 +15,17 @@ from flows import commands, commands_store
 from flows.stages import LAST
 from storage.errors import Fault, InputError
 
+LOGGERS = ("storage", "tasks", "model", "flows", "datatrove")
+"""Whose lines are shown: ours, and datatrove's as forwarded by tasks.shards."""
+
 DEBUG = "PILE_DEBUG"
 """Environment variable that shows the whole trace of an error."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
-    logging.basicConfig(
-        format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, stream=sys.stderr
-    )
     options = build_parser().parse_args(arguments)
-    for name in ("storage", "tasks", "model", "flows", "datatrove"):
-        logging.getLogger(name).setLevel(logging.WARNING if options.quiet else logging.INFO)
+    _show_log_lines(logging.WARNING if options.quiet else logging.INFO)
     try:
         code = options.command(options)
         sys.stdout.flush()
@@ -103,6 +102,16 @@ def build_parser() -> argparse.ArgumentParser:
     for listing_verb in (plan, why, listing, show, lineage, verify, gc, pin, recipes):
         listing_verb.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _show_log_lines(level: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        logger.addHandler(handler)
+        logger.propagate = False  # Prefect's lines, traces included, go to its own log and not to our console
 
 
 def _explain(error: OSError) -> str:

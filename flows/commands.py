@@ -91,11 +91,12 @@ def up(options: argparse.Namespace) -> int:
 
 
 def _run_with_prefect(options: argparse.Namespace, overrides: dict[str, Any], store: Store) -> str:
-    from flows.embedded import prefect_session  # noqa: PLC0415 - Prefect's import takes a second
+    from flows.embedded import prepare_prefect, send_log_lines  # noqa: PLC0415 - Prefect's import takes a second
 
-    with prefect_session():
-        from flows.pipeline import pile_pipeline  # noqa: PLC0415 - after its settings are made
+    prepare_prefect()
+    from flows.pipeline import pile_pipeline  # noqa: PLC0415 - after its settings are made
 
+    try:
         return pile_pipeline(
             recipe=options.recipe,
             overrides=overrides,
@@ -103,6 +104,8 @@ def _run_with_prefect(options: argparse.Namespace, overrides: dict[str, Any], st
             force=options.force,
             store=store.url,
         )
+    finally:
+        send_log_lines()
 
 
 def _plans(options: argparse.Namespace, target: str, force: list[str]) -> list[StagePlan]:

@@ -2,16 +2,18 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
 
 from flows.services import is_server, quiet_prefect
 
+_settings = contextlib.ExitStack()
+"""Holds Prefect's settings for the life of the process; they end when the context is collected."""
 
-@contextlib.contextmanager
-def prefect_session() -> Iterator[None]:
+
+def prepare_prefect() -> None:
     """Make Prefect usable and silent on the console; the stages' own log lines are shown by `pile`.
 
-    Must be entered before anything else of Prefect is imported.
+    Must be called before anything else of Prefect is imported, once per process: the settings stay, because
+    Prefect still sends log lines to its server while the interpreter ends.
     """
     os.environ.update(quiet_prefect())
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -23,8 +25,13 @@ def prefect_session() -> Iterator[None]:
     )
 
     configured = get_current_settings().api.url
-    if configured and is_server(configured):
-        yield
-        return
-    with temporary_settings({PREFECT_API_URL: None, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}):
-        yield
+    if not configured or not is_server(configured):
+        embedded = {PREFECT_API_URL: None, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}
+        _settings.enter_context(temporary_settings(embedded))
+
+
+def send_log_lines() -> None:
+    """Wait until Prefect has sent its log lines: its own server ends before its log worker does."""
+    from prefect.logging.handlers import APILogHandler  # noqa: PLC0415 - as above
+
+    APILogHandler().flush()

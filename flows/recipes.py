@@ -11,19 +11,19 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+
+from storage.config import Config
+from storage.errors import InputError
+from tasks.build import Execution
 from tasks.dedup_corpus import DedupConfig
 from tasks.download_corpus import DownloadConfig
+from tasks.evaluate_model import EvaluateConfig
 from tasks.filter_corpus import FilterConfig
 from tasks.pack_tokens import PackConfig
 from tasks.publish_model import PublishConfig
 from tasks.tokenize_corpus import TokenizeConfig
 from tasks.train_model import TrainConfig
 from tasks.train_tokenizer import TrainTokenizerConfig
-
-from storage.config import Config
-from storage.errors import InputError
-from tasks.build import Execution
-from tasks.evaluate_model import EvaluateConfig
 
 
 class Recipe(Config):
@@ -143,7 +143,9 @@ def _merge(fields: dict[str, Any], changes: dict[str, Any]) -> None:
 
 
 def _replace(fields: dict[str, Any], dotted: str, value: Any) -> None:
-    *path, last = dotted.replace("-", "_").split(".")
+    *path, last = dotted.split(".")
+    if path:  # `train-tokenizer` is the stage, `train_tokenizer` its field
+        path[0] = path[0].replace("-", "_")
     for depth, name in enumerate(path):
         if not isinstance(fields.get(name), dict):
             raise InputError(_unknown(".".join(path[: depth + 1]), fields))

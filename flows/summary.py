@@ -22,6 +22,10 @@ MAIN_COUNTS = {
 """The counts that say most about an artifact, in the order in which they are shown."""
 
 
+CELL_CHARACTERS = 100
+"""Longer cells are cut in the summary page: a sampled text would widen it beyond the screen."""
+
+
 def stage_rows(results: Mapping[str, StageResult]) -> list[dict[str, str]]:
     """Return one row of text per stage: stage, state, seconds, artifact, what it holds."""
     return [
@@ -96,7 +100,7 @@ def _markdown_table(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return ["(none)"]
     names = list(rows[0])
-    body = ["| " + " | ".join(_cell(row.get(name, "")) for name in names) + " |" for row in rows]
+    body = ["| " + " | ".join(_cell(row.get(name, ""))[:CELL_CHARACTERS] for name in names) + " |" for row in rows]
     return ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names), *body]
 
 

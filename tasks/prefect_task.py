@@ -30,6 +30,8 @@ from storage.store import Artifact
 from tasks.build import TABLES
 from tasks.stage import RunContext, Stage, StageResult, run_stage
 
+log = logging.getLogger(__name__)
+
 LOGGERS = ("storage", "tasks", "model", "flows", "datatrove")
 """The loggers whose lines belong into the run: ours, and datatrove's as forwarded by tasks.shards."""
 
@@ -74,7 +76,10 @@ def run_as_task(
 
 async def _may_heal(task: Any, task_run: Any, state: State[Any]) -> bool:
     error = await state.result(raise_on_failure=False)  # type: ignore[misc]
-    return not isinstance(error, InputError)
+    if isinstance(error, InputError):
+        return False
+    log.warning("%s failed and is tried again: %s", task.name, error)
+    return True
 
 
 @contextlib.contextmanager
@@ -93,14 +98,18 @@ def _log_lines_in_the_run() -> Iterator[None]:
 
 
 class _RunLogHandler(logging.Handler):
-    """Hands records to the logger of the task run; also from threads, which have no run context."""
+    """Hands records to the logger of the task run.
+
+    Also from threads: those know neither the run nor Prefect's settings, so the task's context goes along.
+    """
 
     def __init__(self, target: Any) -> None:
         super().__init__(logging.INFO)
         self.target = target
+        self.context = contextvars.copy_context()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.target.log(record.levelno, "%s", record.getMessage())
+        self.context.copy().run(self.target.log, record.levelno, "%s", record.getMessage())
 
 
 @contextlib.contextmanager

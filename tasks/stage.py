@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 WAIT_SECONDS = 1.0
 """How often a run that waits for another one looks whether the artifact is there."""
 
+LIBRARIES = (
+    "datatrove deepspeed numpy prefect pyarrow scipy tokenizers torch transformers xxhash zstandard".split()
+)
+"""What shapes results: their versions stand in every manifest."""
+
 BuildFunction = Callable[..., Sequence[Part]]
 SourceFunction = Callable[[Any], Mapping[str, str]]
 
