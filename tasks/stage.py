@@ -32,7 +32,17 @@ WAIT_SECONDS = 1.0
 """How often a run that waits for another one looks whether the artifact is there."""
 
 LIBRARIES = (
-    "datatrove deepspeed numpy prefect pyarrow scipy tokenizers torch transformers xxhash zstandard".split()
+    "datatrove",
+    "deepspeed",
+    "numpy",
+    "prefect",
+    "pyarrow",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "xxhash",
+    "zstandard",
 )
 """What shapes results: their versions stand in every manifest."""
 
