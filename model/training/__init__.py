@@ -1,0 +1,1 @@
+"""Training: one loop, two engines, checkpoints that any engine continues."""

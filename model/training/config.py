@@ -1,0 +1,172 @@
+"""What a user may choose about training, and the job file that the trainer process is started with.
+
+Importing it loads no torch: the recipes and `pile plan` read these classes.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from model.config import ModelConfig
+from storage.canonical import fingerprint
+from storage.config import Config
+
+VOCAB_MULTIPLE = 64
+"""The embedding is padded to this many rows: matrix kernels want even sizes, padded ids never occur."""
+
+
+PARENT_VARIABLE = "PILE_TRAINER_PARENT"
+"""Environment variable with the number of the process that the trainer must not outlive."""
+
+STATUS_FILE = "status.json"
+"""Written into the job's folder by a trainer process that ends without a result."""
+
+FINAL = "final"
+"""Part of a train artifact: the trained weights and their description."""
+
+REPORT = "training-report"
+"""Part that holds metrics and settings; committed before FINAL, it becomes the artifact's reports."""
+
+
+class ModelShape(Config):
+    """The part of `ModelConfig` that a recipe chooses; vocabulary and length follow from the data."""
+
+    n_layers: int = 4
+    """Blocks of attention and feed-forward."""
+    n_heads: int = 6
+    """Query heads of one attention layer."""
+    n_kv_heads: int = 2
+    """Key/value heads of one attention layer, shared by groups of query heads."""
+    d_model: int = 192
+    """Width of the residual stream."""
+    d_ff: int = 512
+    """Width inside the feed-forward block."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary wave lengths."""
+    tie_embeddings: bool = True
+    """Use the token embedding as output head too."""
+
+    def model_config_for(self, vocab_size: int, max_seq_len: int) -> ModelConfig:
+        """Return the full model config for a tokenizer of `vocab_size` tokens and packed sequences."""
+        rows = -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+        return ModelConfig(vocab_size=rows, max_seq_len=max_seq_len, **dict(self))
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelShape":
+        try:
+            self.model_config_for(vocab_size=1, max_seq_len=2)
+        except ValidationError as error:  # ModelConfig knows which shapes are possible
+            problems = [".".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors()]
+            raise ValueError("; ".join(problems)) from error
+        return self
+
+
+class TrainConfig(Config):
+    """How a model is trained: shape, data per step, optimizer, and how often it is looked at and saved."""
+
+    places: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "keep_checkpoints", "log_every"})
+
+    model: ModelShape = ModelShape()
+    """The shape of the model."""
+    max_steps: int = Field(default=300, ge=1)
+    """Optimizer steps of the whole training."""
+    global_batch_size: int = Field(default=8, ge=1)
+    """Sequences per optimizer step, over all processes."""
+    micro_batch_size: int = Field(default=4, ge=1)
+    """Sequences per forward pass of one process; what memory allows."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak learning rate, reached after the warm-up."""
+    min_learning_rate_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Where the cosine decay ends, as a fraction of the peak."""
+    warmup_steps: int = Field(default=30, ge=0)
+    """Steps over which the learning rate rises linearly."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """Decoupled weight decay of AdamW, on matrices only."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's decay rate of the mean gradient."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """AdamW's decay rate of the mean squared gradient."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this L2 norm."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Decides the initial weights and the order of the sequences."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """The newest checkpoints are kept, so that one damaged file does not cost the run."""
+    eval_every: int = Field(default=100, ge=1)
+    """Steps between two measurements of the validation loss; the last step is always measured."""
+    eval_sequences: int = Field(default=32, ge=0)
+    """Sequences of the validation split to measure on, its first ones; 0 measures nothing."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between two lines of metrics; the first and the last step are always logged."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size must be a multiple of micro_batch_size, found {self.global_batch_size} and "
+                f"{self.micro_batch_size}; try global_batch_size="
+                f"{-(-self.global_batch_size // self.micro_batch_size) * self.micro_batch_size}"
+            )
+        if self.warmup_steps >= self.max_steps:
+            raise ValueError(
+                f"warmup_steps must be less than max_steps, found {self.warmup_steps} and {self.max_steps}; "
+                f"else the peak learning rate is never reached"
+            )
+        return self
+
+
+class ArtifactRef(Config):
+    """Where a finished artifact lies in the store."""
+
+    stage: str
+    key: str
+
+
+class TrainingJob(Config):
+    """Everything the trainer process is told, in one JSON file."""
+
+    store: str
+    """URL of the artifact store."""
+    output: ArtifactRef
+    """The artifact that is being built."""
+    sequences: ArtifactRef
+    """The packed sequences to train on."""
+    sequences_digest: str
+    """Content digest of the packed sequences."""
+    tokenizer_digest: str
+    """Content digest of the tokenizer."""
+    vocab_size: int = Field(ge=1)
+    """Tokens of the tokenizer."""
+    config: TrainConfig
+    engine: Literal["local", "deepspeed"]
+    zero_stage: Literal[0, 1, 2, 3]
+    device: Literal["auto", "cpu", "mps", "cuda"]
+    processes: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    """CPU threads of each process."""
+    wandb: Literal["disabled", "offline", "online"]
+    checkpoints: tuple[str, ...]
+    """Parts of the intact checkpoints, oldest first; the last one is continued."""
+    folder: str
+    """A local folder, new for each start: here the processes find each other and say how they ended."""
+
+    def identity_digest(self) -> str:
+        """Identify what is being trained: a checkpoint of another identity must not be continued."""
+        return fingerprint(
+            {
+                "config": self.config.identity(),
+                "sequences": self.sequences_digest,
+                "tokenizer": self.tokenizer_digest,
+                "vocab_size": self.vocab_size,
+            }
+        )
+
+
+class TrainerStatus(Config):
+    """How a trainer process ended, as told to the process that started it."""
+
+    state: Literal["stopped", "input-error", "fault", "failed"]
+    """`stopped` on request, after a checkpoint; the error classes by name; `failed` for anything else."""
+    message: str

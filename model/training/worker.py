@@ -1,0 +1,149 @@
+"""The trainer process: `python -m model.training.worker job.json`, started by tasks.trainer_process.
+
+For the deepspeed engine the first process becomes torchrun, which starts one worker per rank. The job file is the
+only argument, since torchrun would take abbreviations of its own options out of ours. Log lines go to stdout as
+one JSON object each; how the training ended goes to a status file, for torchrun's exit code tells little.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+
+from model.training.config import PARENT_VARIABLE, STATUS_FILE, TrainerStatus, TrainingJob
+from storage.errors import Fault, InputError
+
+log = logging.getLogger("model.training.worker")  # __name__ is __main__ here
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(job_file: str) -> int:
+    """Run one process of a training; return its exit code."""
+    end_with_parent()
+    job = TrainingJob.model_validate_json(Path(job_file).read_bytes())
+    log_as_json(sys.stdout)
+    if job.engine == "deepspeed" and "RANK" not in os.environ:
+        return launch(job, job_file)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # Ctrl-C reaches the whole process group
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        set_up_torch(job)
+        from model.training.loop import train  # noqa: PLC0415 - reads data and model code; after the signals
+
+        progress = train(job, stop.is_set)
+    except BaseException as error:  # the parent must learn the reason, whatever it is
+        report(job, status_of(error))
+        if not isinstance(error, InputError | Fault):
+            log.exception("the trainer failed")
+        return 1
+    if progress.step < job.config.max_steps and os.environ.get("RANK", "0") == "0":
+        report(job, TrainerStatus(state="stopped", message=f"step {progress.step} of {job.config.max_steps}"))
+    return 0
+
+
+def launch(job: TrainingJob, job_file: str) -> int:
+    """Be torchrun: start the workers on this machine and wait for them."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415 - launcher only
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415 - launcher only
+    from torch.distributed.run import main as torchrun  # noqa: PLC0415 - launcher only
+
+    # torchrun's own meeting place is a TCP store that listens on all interfaces; a file does it on one machine.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    options = ["--nnodes=1", f"--nproc-per-node={job.processes}", "--max-restarts=0", "--local-addr=127.0.0.1"]
+    options += ["--rdzv-backend=c10d", f"--rdzv-endpoint={job.folder}/torchrun", "--rdzv-conf=store_type=file"]
+    try:
+        torchrun([*options, "-m", "model.training.worker", job_file])
+    except (ChildFailedError, SignalException):  # the status file and the log say more
+        return 1
+    return 0
+
+
+def end_with_parent() -> None:
+    """Make this process end when the one that started it does, however that ends.
+
+    Linux kills the child itself when the thread that started it ends, which is the one that waits for it;
+    elsewhere a thread looks every second. The check afterwards finds a parent that was gone before.
+    """
+    parent = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch_parent, args=(parent,), name="parent", daemon=True).start()
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def set_up_torch(job: TrainingJob) -> None:
+    """Make results repeatable: fixed seeds and threads, no kernel whose sums depend on chance."""
+    torch.set_num_threads(job.threads)
+    torch.use_deterministic_algorithms(True)
+    # Filling every new tensor costs time, and nothing here reads memory that was not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    random.seed(job.config.seed)
+    np.random.seed(job.config.seed % 2**32)  # noqa: NPY002 - the global generator, for libraries that use it
+
+
+def log_as_json(stream: TextIO) -> None:
+    """Send our log records, and the warnings of libraries, to `stream`: one JSON object a line."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ("model", "storage"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.captureWarnings(True)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + self.formatException(record.exc_info)
+        line = {"level": record.levelno, "logger": record.name, "message": message}
+        if (progress := getattr(record, "progress", None)) is not None:
+            line["progress"] = progress
+        return json.dumps(line)
+
+
+def status_of(error: BaseException) -> TrainerStatus:
+    """Return what the parent process raises again."""
+    if isinstance(error, InputError):
+        return TrainerStatus(state="input-error", message=str(error))
+    if isinstance(error, Fault):
+        return TrainerStatus(state="fault", message=str(error))
+    return TrainerStatus(state="failed", message=f"{type(error).__name__}: {error}")
+
+
+def report(job: TrainingJob, status: TrainerStatus) -> None:
+    """Write the status file, unless another process has failed before: its reason is the cause."""
+    try:
+        with (Path(job.folder) / STATUS_FILE).open("x") as file:
+            file.write(status.model_dump_json())
+    except FileExistsError:
+        pass
+
+
+if __name__ == "__main__":
+    exit_code = main(sys.argv[1])
+    sys.stdout.flush()
+    # Not sys.exit: after all is done the C++ side of a DeepSpeed process aborts now and then (1 in 20 measured),
+    # and a Weights & Biases thread may still wait for the network.
+    os._exit(exit_code)

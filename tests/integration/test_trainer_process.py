@@ -1,0 +1,154 @@
+"""A training that is killed, stopped and interrupted while it runs, through real processes and signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from storage.store import Artifact, Store
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
+]
+
+WAIT_SECONDS = 60
+STEPS = 500
+"""Two seconds of training on an idle core: long enough to be met alive after its first checkpoint."""
+
+STAGE_PROCESS = """
+import logging, sys
+from model.training.config import ModelShape, TrainConfig
+from storage.errors import Fault
+from storage.store import Store
+from tasks.build import Execution
+from tasks.stage import RunContext, run_stage
+from tasks.train_model import STAGE
+
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+store = Store(sys.argv[1])
+config = TrainConfig(
+    model=ModelShape(n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24), max_steps=int(sys.argv[2]),
+    global_batch_size=8, micro_batch_size=4, warmup_steps=2, checkpoint_every=20, eval_every=100, log_every=50,
+)
+inputs = {"sequences": store.find("pack", "0" * 16), "tokenizer": store.find("train-tokenizer", "0" * 16)}
+context = RunContext(store=store, run_id="test", recipe={}, execution=Execution(threads=1, device="cpu"))
+try:
+    print("DIGEST", run_stage(STAGE, config, inputs, context).artifact.content_digest, flush=True)
+except (Fault, KeyboardInterrupt) as error:
+    print(type(error).__name__.upper(), error, flush=True)
+    sys.exit(1)
+"""
+
+
+@contextmanager
+def stage_process(store: Store) -> Iterator[subprocess.Popen[str]]:
+    """Run the stage in a process group of its own, as a shell would."""
+    command = [sys.executable, "-c", STAGE_PROCESS, store.url, str(STEPS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def has_checkpoint(store: Store) -> bool:
+    return any("/parts/step-" in path for path in store.paths("artifacts/train"))
+
+
+def children(process_id: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def trainer_of(process: "subprocess.Popen[str]", store: Store) -> int:
+    """Return the trainer's process number, once it has committed a checkpoint."""
+    wait_until(lambda: has_checkpoint(store))
+    (trainer,) = [
+        child for child in children(process.pid) if b"worker" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    return trainer
+
+
+def output_of(store: Store) -> str:
+    with stage_process(store) as process:
+        return process.communicate(timeout=WAIT_SECONDS)[0]
+
+
+def result(store: Store) -> tuple[Artifact, str]:
+    (manifest,) = store.manifests("train")
+    artifact = store.find("train", manifest.key)
+    return artifact, artifact.content_digest
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, make_corpus) -> str:
+    """The digest of the same training, left alone."""
+    store = make_corpus(tmp_path / "undisturbed").store
+    output_of(store)
+    return result(store)[1]
+
+
+def test_training_survives_the_death_of_its_process(tiny_corpus, undisturbed: str) -> None:
+    store = tiny_corpus.store
+    with stage_process(store) as process:
+        os.kill(trainer_of(process, store), signal.SIGKILL)
+        output, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 1
+    assert "killed by signal SIGKILL" in output
+    assert "continuing from a checkpoint" in output_of(store)
+    assert result(store)[1] == undisturbed
+
+
+def test_training_that_is_told_to_stop_saves_its_step_first(tiny_corpus, undisturbed: str) -> None:
+    store = tiny_corpus.store
+    with stage_process(store) as process:
+        os.kill(trainer_of(process, store), signal.SIGTERM)
+        output, _ = process.communicate(timeout=WAIT_SECONDS)
+    stopped_at = int(output.partition("FAULT training was stopped at step ")[2].split()[0])
+    assert 20 <= stopped_at < STEPS
+    assert any(f"/parts/step-{stopped_at:06d}" in path for path in store.paths("artifacts/train"))
+    assert f"step {stopped_at}/{STEPS}: continuing" in output_of(store)
+    assert result(store)[1] == undisturbed
+
+
+def test_training_ends_with_the_process_that_started_it(tiny_corpus, undisturbed: str) -> None:
+    store = tiny_corpus.store
+    with stage_process(store) as process:
+        trainer = trainer_of(process, store)
+        os.kill(process.pid, signal.SIGKILL)
+        wait_until(lambda: not is_running(trainer))
+    assert "continuing from a checkpoint" in output_of(store)
+    assert result(store)[1] == undisturbed
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["ctrl-c", "interrupt-of-the-stage"])
+def test_interrupted_stage_leaves_no_process_and_a_checkpoint(tiny_corpus, whole_group: bool) -> None:
+    store = tiny_corpus.store
+    with stage_process(store) as process:
+        trainer = trainer_of(process, store)
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=WAIT_SECONDS)
+        assert not is_running(trainer)
+    assert output.splitlines()[-1].startswith(("KEYBOARDINTERRUPT", "FAULT training was stopped"))
+    assert "DIGEST" in output_of(store)

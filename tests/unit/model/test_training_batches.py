@@ -1,0 +1,84 @@
+"""Which sequences a step reads, seen by one process and by several."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from model.training.batches import evaluation_batches, open_data, step_batches
+from model.training.config import TrainConfig
+from storage.errors import DamagedFile, InputError
+
+CONFIG = TrainConfig(max_steps=9, warmup_steps=1, global_batch_size=12, micro_batch_size=2, eval_sequences=5)
+
+
+class Place:
+    """The part of an engine that decides which rows are read."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+
+
+@pytest.fixture
+def data(tiny_corpus, job_for):
+    return open_data(tiny_corpus.store, job_for(tiny_corpus, CONFIG))
+
+
+@pytest.mark.parametrize("world", [2, 3, 6])
+def test_step_batches_of_all_processes_are_those_of_one(data, world: int) -> None:
+    for step in (1, 4, 9):  # 42 sequences, 12 a step: step 4 reaches over the end of an epoch
+        alone = step_batches(data.train, CONFIG, step, Place(0, 1))
+        shared = [b for rank in range(world) for b in step_batches(data.train, CONFIG, step, Place(rank, world))]
+        assert torch.equal(torch.cat([b.inputs for b in alone]), torch.cat([b.inputs for b in shared]))
+        assert torch.equal(torch.cat([b.mask for b in alone]), torch.cat([b.mask for b in shared]))
+        assert sum(b.tokens for b in alone) == sum(b.tokens for b in shared)
+
+
+def test_step_batches_of_an_epoch_hold_every_sequence_once(data) -> None:
+    config = TrainConfig(max_steps=9, warmup_steps=1, global_batch_size=14, micro_batch_size=7)
+    rows = [
+        tuple(row.tolist()) for step in (1, 2, 3) for b in step_batches(data.train, config, step, Place(0, 1))
+        for row in b.inputs
+    ]  # fmt: skip
+    everything, _ = data.train.rows(np.arange(42))
+    assert sorted(rows) == sorted(tuple(row.tolist()) for row in everything[:, :-1])
+
+
+def test_batch_masks_what_follows_the_end_of_a_document(data, tiny_corpus) -> None:
+    learned = [
+        list(zip(inputs[mask].tolist(), targets[mask].tolist(), strict=True))
+        for batch in evaluation_batches(data.validation, CONFIG, Place(0, 1))
+        for inputs, targets, mask in zip(batch.inputs, batch.targets, batch.mask, strict=True)
+    ]
+    rows = [row.tolist() for row in tiny_corpus.rows["val"][:5]]
+    assert learned == [[pair for pair in pairwise(row) if pair[0] != 0] for row in rows]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_evaluation_batches_give_each_process_as_many_and_each_sequence_once(
+    data, tiny_corpus, world: int
+) -> None:
+    batches = [list(evaluation_batches(data.validation, CONFIG, Place(rank, world))) for rank in range(world)]
+    assert len({len(mine) for mine in batches}) == 1
+    expected = sum(int(np.count_nonzero(row[:-1])) for row in tiny_corpus.rows["val"][:5])
+    assert sum(b.tokens for mine in batches for b in mine) == expected
+    assert sum(int(b.mask.sum()) for mine in batches for b in mine) == expected
+
+
+def test_data_without_validation_split_is_trained_without(tmp_path, make_corpus, job_for) -> None:
+    corpus = make_corpus(tmp_path, ("train-00000",))
+    assert open_data(corpus.store, job_for(corpus, CONFIG)).validation is None
+
+
+def test_data_that_cannot_be_what_the_job_names_is_refused(tmp_path, tiny_corpus, make_corpus, job_for) -> None:
+    job = job_for(tiny_corpus, CONFIG)
+    with pytest.raises(DamagedFile, match="must hold content aaaaaaaaaaaa"):
+        open_data(tiny_corpus.store, job.model_copy(update={"sequences_digest": "a" * 64}))
+    with pytest.raises(InputError, match="tokenizer of 50 tokens, found 61"):
+        open_data(tiny_corpus.store, job.model_copy(update={"vocab_size": 50}))
+    empty = make_corpus(tmp_path / "empty", ("val-00000",))
+    with pytest.raises(InputError, match="must hold sequences to train on"):
+        open_data(empty.store, job_for(empty, CONFIG))

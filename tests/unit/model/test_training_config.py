@@ -1,0 +1,42 @@
+"""What a training config refuses, and what decides its identity."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from model.training.config import ModelShape, TrainConfig
+from storage.config import changed
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"global_batch_size": 12, "micro_batch_size": 8}, "multiple of micro_batch_size.*12 and 8.*=16"),
+        ({"warmup_steps": 10, "max_steps": 10}, "warmup_steps must be less than max_steps, found 10 and 10"),
+        ({"model": {"n_heads": 5}}, "d_model.*n_heads.*192.*5"),
+        ({"model": {"n_heads": 6, "n_kv_heads": 4}}, "multiple of n_kv_heads"),
+        ({"model": {"n_layers": 0}}, "n_layers"),
+        ({"beta2": 1.0}, "beta2"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"lerning_rate": 1e-3}, "lerning_rate"),
+        ({"max_steps": 10.0}, "max_steps"),
+    ],
+)
+def test_config_that_cannot_be_trained_is_refused(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError, match=f"(?s){named}"):
+        TrainConfig(**fields)
+
+
+def test_identity_leaves_out_how_often_a_training_is_saved_and_logged() -> None:
+    config = TrainConfig()
+    assert changed(config, checkpoint_every=7, keep_checkpoints=5, log_every=3).identity() == config.identity()
+    assert changed(config, seed=1).identity() != config.identity()
+    assert changed(config, model=ModelShape(d_ff=256)).identity() != config.identity()
+
+
+@pytest.mark.parametrize(("vocab_size", "rows"), [(1, 64), (64, 64), (65, 128), (4096, 4096)])
+def test_vocabulary_is_padded_to_a_multiple_of_64(vocab_size: int, rows: int) -> None:
+    model = ModelShape().model_config_for(vocab_size, 256)
+    assert (model.vocab_size, model.max_seq_len) == (rows, 256)

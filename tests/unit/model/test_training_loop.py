@@ -1,0 +1,259 @@
+"""The loop with the local engine: against a plain reference, and against itself when it is interrupted."""
+
+import json
+import math
+import shutil
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from model.training.batches import open_data
+from model.training.config import FINAL, REPORT, ModelShape, TrainConfig, TrainingJob
+from model.training.loop import train
+from model.training.schedule import learning_rate
+from model.transformer import Transformer
+from model.weights import load_model
+from storage.config import changed
+from storage.errors import Fault
+from storage.shuffle import batch_indices
+from storage.store import Store
+from storage.writer import ArtifactWriter
+
+CONFIG = TrainConfig(
+    model=ModelShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_ff=24),
+    max_steps=8,
+    global_batch_size=8,
+    micro_batch_size=4,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    max_grad_norm=0.5,  # smaller than what occurs, so that clipping matters
+    checkpoint_every=3,
+    eval_every=4,
+    eval_sequences=5,
+    log_every=1,
+)
+CHANGING = ("seconds", "tokens_per_second")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def never() -> bool:
+    return False
+
+
+def writer_of(job: TrainingJob) -> ArtifactWriter:
+    return ArtifactWriter(Store(job.store), job.output.stage, job.output.key)
+
+
+def metrics_of(job: TrainingJob) -> list[dict[str, Any]]:
+    writer = writer_of(job)
+    files = {file.role: file for file in writer.parts()[REPORT].files}
+    records = [json.loads(line) for line in writer.open(files["metrics.jsonl"]).read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name not in CHANGING} for record in records]
+
+
+def weights_of(job: TrainingJob) -> bytes:
+    writer = writer_of(job)
+    files = {file.role: file for file in writer.parts()[FINAL].files}
+    return writer.open(files["weights"]).read_bytes()
+
+
+def checkpoints_of(job: TrainingJob) -> tuple[str, ...]:
+    return tuple(sorted(name for name in writer_of(job).parts() if name.startswith("step-")))
+
+
+def resumed(job: TrainingJob) -> TrainingJob:
+    return changed(job, checkpoints=checkpoints_of(job))
+
+
+class Power:
+    """Asks for nothing, and fails like a power cut after some questions."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def __call__(self) -> bool:
+        self.steps -= 1
+        if self.steps < 0:
+            raise KeyboardInterrupt
+        return False
+
+
+def plain_training(corpus, job: TrainingJob) -> tuple[list[float], list[float], Transformer]:
+    """The same training, written as plainly as possible: sequence by sequence, AdamW from its paper."""
+    config = job.config
+    data = open_data(corpus.store, job)
+    torch.manual_seed(config.seed)
+    model = Transformer(config.model.model_config_for(job.vocab_size, data.sequence_length))
+    means = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    squares = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    losses, norms = [], []
+    for step in range(1, config.max_steps + 1):
+        total, count = torch.zeros(()), 0
+        for row in batch_indices(step - 1, config.global_batch_size, len(data.train), config.seed):
+            tokens = torch.from_numpy(data.train.rows(row[None])[0].astype("int64"))[0]
+            logits = model(tokens[None, :-1])[0]
+            for position in range(len(tokens) - 1):
+                if tokens[position] != 0:
+                    total = total + F.cross_entropy(logits[position], tokens[position + 1])
+                    count += 1
+        model.zero_grad()
+        (total / count).backward()
+        norm = math.sqrt(sum(float(p.grad.double().square().sum()) for p in model.parameters()))
+        losses.append(float(total.detach()) / count)
+        norms.append(norm)
+        rate = learning_rate(config, step)
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                gradient = p.grad * min(1.0, config.max_grad_norm / norm)
+                means[name] = config.beta1 * means[name] + (1 - config.beta1) * gradient
+                squares[name] = config.beta2 * squares[name] + (1 - config.beta2) * gradient**2
+                mean = means[name] / (1 - config.beta1**step)
+                square = squares[name] / (1 - config.beta2**step)
+                decay = config.weight_decay if p.ndim > 1 else 0.0
+                p -= rate * decay * p
+                p -= rate * mean / (square.sqrt() + 1e-8)
+    return losses, norms, model
+
+
+def test_training_gives_the_losses_of_a_plain_loop(tiny_corpus, job_for) -> None:
+    job = job_for(tiny_corpus, CONFIG)
+    progress = train(job, never)
+    losses, norms, _ = plain_training(tiny_corpus, job)
+    logged = [record for record in metrics_of(job) if "loss" in record]
+    assert progress.step == CONFIG.max_steps
+    assert [record["loss"] for record in logged] == pytest.approx(losses, abs=2e-6)
+    assert [record["grad_norm"] for record in logged] == pytest.approx(norms, rel=1e-5)
+    assert max(norms) > CONFIG.max_grad_norm
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_validation_loss_is_the_mean_over_the_targets_that_count(tiny_corpus, job_for, tmp_path) -> None:
+    job = job_for(tiny_corpus, CONFIG)
+    train(job, never)
+    files = {file.role: writer_of(job).open(file) for file in writer_of(job).parts()[FINAL].files}
+    model = load_model(files["weights"], files["model-config"])
+    total, count = 0.0, 0
+    for row in tiny_corpus.rows["val"][: CONFIG.eval_sequences]:
+        tokens = torch.from_numpy(row.astype("int64"))
+        logits = model(tokens[None, :-1])[0].log_softmax(-1).detach()
+        for position in range(len(tokens) - 1):
+            if tokens[position] != 0:
+                total -= float(logits[position, tokens[position + 1]])
+                count += 1
+    measured = [record for record in metrics_of(job) if "val_loss" in record]
+    assert [record["step"] for record in measured] == [4, 8]
+    assert measured[-1]["val_loss"] == pytest.approx(total / count, abs=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 8])
+def test_losses_do_not_depend_on_the_micro_batch_size(tiny_corpus, job_for, micro_batch_size: int) -> None:
+    first = job_for(tiny_corpus, CONFIG)
+    train(first, never)
+    other = job_for(tiny_corpus, changed(CONFIG, micro_batch_size=micro_batch_size), output=first.output)
+    expected = metrics_of(first)
+    writer_of(first).forget_parts()
+    train(other, never)
+    for name in ("loss", "val_loss", "grad_norm"):
+        values = [record[name] for record in metrics_of(other) if name in record]
+        assert values == pytest.approx([record[name] for record in expected if name in record], abs=1e-6)
+
+
+@pytest.mark.parametrize("steps_before", [(4,), (6,), (7,), (3, 2, 1)], ids=str)
+def test_interrupted_training_gives_the_bits_of_an_undisturbed_one(
+    tiny_corpus, job_for, steps_before: tuple[int, ...]
+) -> None:
+    job = job_for(tiny_corpus, changed(CONFIG, log_every=2))  # checkpoints fall between two lines
+    train(job, never)
+    expected_metrics, expected_weights = metrics_of(job), weights_of(job)
+    shutil.rmtree(Store(job.store).files.local("artifacts/train"))
+    for steps in steps_before:
+        with pytest.raises(KeyboardInterrupt):
+            train(resumed(job), Power(steps))
+        torch.rand(3)  # whatever else the process draws must not matter
+    assert checkpoints_of(job)
+    train(resumed(job), never)
+    assert metrics_of(job) == expected_metrics
+    assert weights_of(job) == expected_weights
+
+
+def test_training_that_is_asked_to_stop_saves_that_step_and_continues(tiny_corpus, job_for) -> None:
+    job = job_for(tiny_corpus, CONFIG)
+    train(job, never)
+    expected_metrics, expected_weights = metrics_of(job), weights_of(job)
+    shutil.rmtree(Store(job.store).files.local("artifacts/train"))
+    answers = iter([False] * 5 + [True])
+    assert train(job, lambda: next(answers)).step == 5
+    assert checkpoints_of(job) == ("step-000003", "step-000005")
+    assert train(resumed(job), lambda: True).step == 5  # stopped at once: nothing new to save
+    train(resumed(job), never)
+    assert metrics_of(job) == expected_metrics
+    assert weights_of(job) == expected_weights
+
+
+def test_two_runs_on_two_threads_give_the_same_bits(tiny_corpus, job_for) -> None:
+    torch.set_num_threads(2)
+    shape = ModelShape(n_layers=1, n_heads=4, n_kv_heads=2, d_model=128, d_ff=256)  # enough work to be split
+    config = changed(CONFIG, model=shape, max_steps=3)
+    outcomes = []
+    for _ in range(2):
+        job = job_for(tiny_corpus, config, threads=2)
+        train(job, never)
+        outcomes.append((metrics_of(job), weights_of(job)))
+        writer_of(job).forget_parts()
+    assert outcomes[0] == outcomes[1]
+
+
+def test_training_keeps_the_newest_checkpoints_only(tiny_corpus, job_for) -> None:
+    config = changed(CONFIG, checkpoint_every=1, keep_checkpoints=3)
+    job = job_for(tiny_corpus, config)
+    train(job, never)
+    assert checkpoints_of(job) == ("step-000005", "step-000006", "step-000007")
+    stored = [path for path in Store(job.store).paths("artifacts/train") if "/data/step-" in path]
+    assert {path.split("/data/")[1][:11] for path in stored} == set(checkpoints_of(job))
+
+
+def test_training_whose_loss_is_no_number_names_the_step_and_saves_nothing_after(tiny_corpus, job_for) -> None:
+    config = changed(CONFIG, learning_rate=1e30, warmup_steps=0, checkpoint_every=1, log_every=8)
+    job = job_for(tiny_corpus, config)
+    with pytest.raises(Fault, match=r"finite numbers, found .*nan at step 2 .*learning_rate"):
+        train(job, never)
+    assert checkpoints_of(job) == ("step-000001",)
+
+
+@pytest.mark.parametrize(("log_every", "steps"), [(3, [1, 3, 6, 8]), (100, [1, 8])])
+def test_metrics_hold_the_mean_loss_since_the_line_before(
+    tiny_corpus, job_for, log_every: int, steps: list[int]
+) -> None:
+    every = job_for(tiny_corpus, CONFIG)
+    train(every, never)
+    losses = [record["loss"] for record in metrics_of(every) if "loss" in record]
+    writer_of(every).forget_parts()
+    job = job_for(tiny_corpus, changed(CONFIG, log_every=log_every))
+    train(job, never)
+    logged = [record for record in metrics_of(job) if "loss" in record]
+    means = [sum(losses[a:b]) / (b - a) for a, b in pairwise([0, *steps])]
+    assert [record["step"] for record in logged] == steps
+    assert [record["loss"] for record in logged] == pytest.approx(means, rel=1e-12)
+
+
+def test_final_part_is_what_load_model_reads(tiny_corpus, job_for) -> None:
+    job = job_for(tiny_corpus, CONFIG)
+    progress = train(job, never)
+    final = writer_of(job).parts()[FINAL]
+    files = {file.role: writer_of(job).open(file) for file in final.files}
+    model = load_model(files["weights"], files["model-config"])
+    assert final.counts == {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": CONFIG.max_steps,
+        "tokens": progress.tokens,
+    }
+    _, _, plain = plain_training(tiny_corpus, job)
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), parameter, atol=2e-4, rtol=0)
