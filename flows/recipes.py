@@ -49,9 +49,17 @@ def demo() -> Recipe:
     return Recipe(
         name="demo",
         description="library source, docstrings and licences to a 2M-parameter model; CPU, minutes, no network",
-        download=DownloadConfig(python_environment_bytes=20_000_000, shard_bytes=2_000_000),
-        train_tokenizer=TrainTokenizerConfig(vocab_size=4096),
+        download=DownloadConfig(
+            python_environment_bytes=20_000_000, shard_bytes=2_000_000, val_fraction=0.02, test_fraction=0.03
+        ),
+        train_tokenizer=TrainTokenizerConfig(vocab_size=4096, reserved_tokens=8),
         pack=PackConfig(sequence_length=256),
+        train=TrainConfig(max_steps=400, warmup_steps=40, micro_batch_size=8, checkpoint_every=50, eval_every=100),
+        evaluate=EvaluateConfig(prompts=("def ", "class Error(", "Return the ")),
+        publish=PublishConfig(
+            name="pile-pipeline-demo",
+            description="A demonstration of the pipeline; too small and too little trained to be useful.",
+        ),
     )
 
 
