@@ -30,7 +30,7 @@ class Config(BaseModel):
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def changed(config: ConfigT, **changes: object) -> ConfigT:
+def changed(config: ConfigT, /, **changes: object) -> ConfigT:
     """Return a validated copy with some fields replaced; a misspelt field raises."""
     return type(config).model_validate({**dict(config), **changes})
 

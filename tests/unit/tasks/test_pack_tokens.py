@@ -1,0 +1,266 @@
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from storage.errors import InputError
+from storage.store import Artifact, Store
+from storage.token_archive import TokenArchiveWriter
+from storage.tokens import SEQUENCES, TOKENIZER, TOKENS, PackedSequences, TokenFormat
+from storage.writer import ArtifactWriter
+from tasks.build import Execution
+from tasks.pack_tokens import STAGE, PackConfig, best_fit_decreasing, pack_documents
+from tasks.stage import RunContext, run_stage
+
+EOT, VOCAB_SIZE = 0, 500
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
+CONFIG = PackConfig(sequence_length=16, row_group_sequences=5)
+
+Corpus = dict[str, list[list[int]]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "store"))
+
+
+def make_corpus(sizes: dict[str, int], seed: int = 0) -> Corpus:
+    """Return documents per part, each token list ending with EOT and all documents different."""
+    random = np.random.default_rng(seed)
+    lengths = {part: random.geometric(1 / 12, count).tolist() for part, count in sizes.items()}
+    return {
+        part: [[*random.integers(1, VOCAB_SIZE, length - 1).tolist(), EOT] for length in lengths[part]]
+        for part in sizes
+    }
+
+
+def publish(writer: ArtifactWriter, parts: list[Any]) -> Artifact:
+    return writer.publish(
+        parts,
+        version=1,
+        config={},
+        inputs={},
+        sources={},
+        recipe={},
+        run_id="test",
+        code_commit="",
+        libraries={},
+        started="",
+        seconds=0.0,
+    )
+
+
+def inputs(store: Store, corpus: Corpus, made_with: bytes = b"tokenizer") -> dict[str, Artifact]:
+    writer = ArtifactWriter(store, "train-tokenizer", "0" * 16)
+    (writer.scratch() / "tokenizer.json").write_bytes(b"tokenizer")
+    tokenizer = publish(writer, [writer.commit("tokenizer", {TOKENIZER: writer.scratch() / "tokenizer.json"})])
+    (writer.scratch() / "other.json").write_bytes(made_with)
+    sha256 = writer.commit("other", {TOKENIZER: writer.scratch() / "other.json"}).files[0].sha256
+    writer = ArtifactWriter(store, "tokenize", "0" * 16)
+    parts = []
+    for part, documents in corpus.items():
+        path = writer.scratch() / f"{part}.parquet"
+        with TokenArchiveWriter(path, TokenFormat(VOCAB_SIZE, EOT, sha256)) as archive:
+            for number, tokens in enumerate(documents):
+                archive.write(f"{part}:{number}", "subset", len(tokens), tokens[:-1])
+        parts.append(writer.commit(part, {TOKENS: path}))
+    return {"tokens": publish(writer, parts), "tokenizer": tokenizer}
+
+
+def pack(
+    store: Store, corpus: Corpus, config: PackConfig = CONFIG, workers: int = 1, made_with: bytes = b"tokenizer"
+) -> Artifact:
+    context = RunContext(store, "run", {}, Execution(workers=workers))
+    return run_stage(STAGE, config, inputs(store, corpus, made_with), context).artifact
+
+
+def rows_of(artifact: Artifact, prefix: str) -> list[list[list[int]]]:
+    """Return the pieces of every row, read by pyarrow and split by the stored lengths."""
+    rows = []
+    for file in artifact.files(SEQUENCES, prefix=prefix):
+        table = pq.read_table(artifact.open(file))
+        for data, lengths in zip(table["tokens"].to_pylist(), table["doc_lens"].to_pylist(), strict=True):
+            row = np.frombuffer(data, np.uint16)
+            assert not row[sum(lengths) :].any()  # padding
+            rows.append([piece.tolist() for piece in np.split(row, np.cumsum(lengths))[:-1]])
+    return rows
+
+
+def slow_best_fit(lengths: list[int], capacity: int) -> list[int]:
+    """Return how full each bin is, from the textbook: longest first, into the fullest bin that has room."""
+    bins: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [index for index, used in enumerate(bins) if used + length <= capacity]
+        if fitting:
+            bins[max(fitting, key=lambda index: bins[index])] += length
+        else:
+            bins.append(length)
+    return sorted(bins)
+
+
+# ---- the placement ---------------------------------------------------------------------------------
+
+
+@given(lengths=LENGTHS, spare=st.integers(0, 30))
+@settings(deadline=None)
+def test_best_fit_decreasing_fills_rows_like_the_textbook(lengths: list[int], spare: int) -> None:
+    capacity = max(lengths) + spare
+    used = Counter[int]()
+    for row, length in zip(best_fit_decreasing(np.array(lengths), capacity), lengths, strict=True):
+        used[row] += length
+    assert sorted(used.values()) == slow_best_fit(lengths, capacity)
+
+
+@given(lengths=LENGTHS, row_tokens=st.integers(1, 45))
+@settings(deadline=None)
+def test_pack_documents_places_every_token_once_and_cuts_only_long_documents(
+    lengths: list[int], row_tokens: int
+) -> None:
+    rows = list(pack_documents(np.array(lengths), row_tokens))
+    assert all(sum(end - start for start, end in row) <= row_tokens for row in rows)
+    pieces = sorted(piece for row in rows for piece in row)
+    borders = [0, *np.cumsum(lengths).tolist()]
+    expected = [
+        (start, min(start + row_tokens, end))
+        for begin, end in pairwise(borders)
+        for start in range(begin, end, row_tokens)
+    ]
+    assert pieces == expected
+
+
+def test_pack_documents_keeps_the_order_of_documents_within_and_among_rows() -> None:
+    lengths = np.random.default_rng(0).geometric(0.1, 500)
+    rows = list(pack_documents(lengths, 32))
+    assert all(row == sorted(row) for row in rows)
+    assert rows == sorted(rows)
+
+
+def test_pack_documents_wastes_little() -> None:
+    lengths = np.random.default_rng(0).lognormal(5, 1.3, 3000).astype(np.int64) + 1
+    rows = list(pack_documents(lengths, 257))
+    assert 1 - lengths.sum() / (len(rows) * 257) < 0.005
+
+
+def test_pack_documents_of_nothing_is_nothing() -> None:
+    assert list(pack_documents(np.array([], np.int64), 9)) == []
+
+
+# ---- the stage -------------------------------------------------------------------------------------
+
+
+def test_pack_rows_hold_every_document_whole_or_in_order(store: Store) -> None:
+    corpus = make_corpus({"train-00000": 300, "train-00001": 200, "val-00000": 50, "test-00000": 50})
+    artifact = pack(store, corpus)
+    assert [file.part for file in artifact.manifest.files] == ["train-00000", "train-00001", "val-00000"]
+    for part in ("train-00000", "train-00001", "val-00000"):
+        rows = rows_of(artifact, part)
+        assert all(sum(map(len, row)) <= 17 for row in rows)
+        found = Counter(tuple(piece) for row in rows for piece in row)
+        expected = Counter(
+            tuple(tokens[start : start + 17]) for tokens in corpus[part] for start in range(0, len(tokens), 17)
+        )
+        assert found == expected
+        assert len(rows) == len(slow_best_fit([len(piece) for row in rows for piece in row], 17))
+
+
+def test_pack_counts_say_what_the_files_hold(store: Store) -> None:
+    corpus = make_corpus({"train-00000": 300, "train-00001": 200, "val-00000": 50, "test-00000": 50})
+    artifact = pack(store, corpus)
+    for split, parts in {"train": ("train-00000", "train-00001"), "val": ("val-00000",)}.items():
+        rows = rows_of(artifact, split)
+        documents = [tokens for part in parts for tokens in corpus[part]]
+        tokens = sum(map(len, documents))
+        assert artifact.counts[f"documents.{split}"] == len(documents)
+        assert artifact.counts[f"documents_cut.{split}"] == sum(len(tokens) > 17 for tokens in documents)
+        assert artifact.counts[f"sequences.{split}"] == len(rows)
+        assert artifact.counts[f"tokens.{split}"] == tokens
+        assert artifact.counts[f"padding.{split}"] == 17 * len(rows) - tokens
+    for name in ("documents", "documents_cut", "sequences", "tokens", "padding"):
+        assert artifact.counts[name] == artifact.counts[f"{name}.train"] + artifact.counts[f"{name}.val"]
+
+
+def test_pack_result_is_what_training_maps_into_memory(store: Store) -> None:
+    artifact = pack(store, make_corpus({"train-00000": 300, "train-00001": 20}))
+    sequences = PackedSequences([artifact.open(file) for file in artifact.files(SEQUENCES, prefix="train-")])
+    tokens, mask = sequences.rows(np.arange(len(sequences)))
+    rows = rows_of(artifact, "train-")
+    assert sequences.sequence_length == 16
+    for row, pieces in zip(tokens.tolist(), rows, strict=True):
+        flat = [token for piece in pieces for token in piece]
+        assert row == flat + [EOT] * (17 - len(flat))
+    predictions = sum(len(piece) - 1 for row in rows for piece in row)
+    assert int(mask.sum()) == predictions
+
+
+def test_pack_two_workers_make_the_same_artifact_as_one(tmp_path: Path) -> None:
+    corpus = make_corpus({"train-00000": 200, "train-00001": 100, "val-00000": 50})
+    one = pack(Store(str(tmp_path / "one")), corpus, workers=1)
+    two = pack(Store(str(tmp_path / "two")), corpus, workers=2)
+    assert one.content_digest == two.content_digest
+
+
+def test_pack_small_windows_lose_no_token(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.token_archive.ROW_GROUP_TOKENS", 100)
+    monkeypatch.setattr("tasks.pack_tokens.WINDOW_TOKENS", 500)
+    corpus = make_corpus({"train-00000": 300})
+    rows = rows_of(pack(store, corpus), "train-")
+    assert Counter(token for row in rows for piece in row for token in piece) == Counter(
+        token for tokens in corpus["train-00000"] for token in tokens
+    )
+
+
+def test_pack_interrupted_keeps_finished_parts(store: Store) -> None:
+    corpus = make_corpus({"train-00000": 200, "train-00001": 100})
+    first = pack(store, corpus)
+    folder = f"artifacts/pack/{first.manifest.key}"
+    store.files.delete(f"{folder}/manifest.json")
+    store.files.delete(f"{folder}/parts/train-00001.json")
+    again = pack(store, corpus)
+    assert again.content_digest == first.content_digest
+    assert again.files(SEQUENCES)[0].path == first.files(SEQUENCES)[0].path
+    assert again.files(SEQUENCES)[1].path != first.files(SEQUENCES)[1].path
+
+
+@pytest.mark.parametrize("val", [{}, {"val-00000": 0}], ids=["no shard", "an empty shard"])
+def test_pack_without_validation_documents_warns(
+    store: Store, val: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact = pack(store, make_corpus({"train-00000": 100, **val}))
+    assert artifact.counts.get("sequences.val", 0) == 0
+    assert "no val split" in caplog.text
+    assert all(len(PackedSequences([artifact.open(file)])) == 0 for file in artifact.files(SEQUENCES, "val-"))
+
+
+@pytest.mark.parametrize(("length", "enough"), [(15, False), (16, False), (17, True)])
+def test_pack_train_split_shorter_than_a_sequence_is_refused(store: Store, length: int, enough: bool) -> None:
+    corpus = {"train-00000": [[*range(1, length), EOT]]}
+    if enough:
+        assert pack(store, corpus).counts["sequences"] == 1
+    else:
+        with pytest.raises(InputError, match=f"17 tokens, found {length}"):
+            pack(store, corpus)
+
+
+def test_pack_without_train_shards_is_refused(store: Store) -> None:
+    with pytest.raises(InputError, match="train shards"):
+        pack(store, make_corpus({"val-00000": 100}))
+
+
+def test_pack_tokens_of_another_tokenizer_are_refused(store: Store) -> None:
+    with pytest.raises(InputError, match="run tokenize with this tokenizer"):
+        pack(store, make_corpus({"train-00000": 100}), made_with=b"another")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"sequence_length": 7}, {"sequence_length": 1 << 20}, {"row_group_sequences": 1 << 20}]
+)
+def test_pack_config_impossible_is_refused(fields: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match=r"row_group_sequences|sequence_length"):
+        PackConfig(**fields)
