@@ -1,6 +1,7 @@
 """One run of the pipeline: its request, its stages in order and its record in the store."""
 
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -18,6 +19,8 @@ from storage.errors import Fault
 from storage.records import Run, RunStage, StageState, now
 from storage.store import Artifact, Store
 from tasks.stage import Stage, StageResult
+
+log = logging.getLogger(__name__)
 
 DEFAULT_STORE = "pile-store"
 
@@ -70,6 +73,7 @@ def run_stages(request: Request, run_id: str, execute: Execute) -> dict[str, Sta
             config: Config = getattr(request.recipe, stage.config_field)
             result = execute(stage, config, inputs, stage.name in request.force)
             results[stage.name] = result
+            log.info("%s: %s in %.1f s", stage.name, "cached" if result.cached else "done", result.seconds)
             record.update(stage.name, "cached" if result.cached else "done", result)
     except BaseException as error:
         record.fail(error)

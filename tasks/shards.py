@@ -132,7 +132,8 @@ class _Watcher:
                         level = match["level"].replace("SUCCESS", "INFO")
                         message = match["message"].strip()
                         if message and level not in ("DEBUG", "ERROR"):  # the error itself is raised
-                            log.log(logging.getLevelName(level), "%s: %s", path.stem, message)
+                            task = f"{self.build.writer.stage} {path.stem}"
+                            log.log(logging.getLevelName(level), "%s: %s", task, message)
                 self.offsets[path] = file.tell()
         except FileNotFoundError:
             return
