@@ -4,19 +4,28 @@ A write is visible completely or not at all. Nothing above relies on rename, on 
 order of a listing: data has names that no other attempt uses, and a record that names them comes last.
 """
 
+import contextlib
 import errno
+import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
-from storage.errors import InputError
+from storage.errors import Fault, InputError
+from storage.s3 import S3Files
 
 TEMPORARY = "scratch"
 """Folder below a local root for files that are being written; same disk, so that they can be renamed."""
+
+WRITES = f"{TEMPORARY}/writes"
+
+RACES = 100
+"""How often a write is tried again because the folder that it needs was removed under its hands."""
 
 
 class Files(Protocol):
@@ -42,6 +51,9 @@ class Files(Protocol):
     def size(self, path: str) -> int:
         """Return the size in bytes. Raises FileNotFoundError."""
 
+    def digest(self, path: str) -> tuple[int, str]:
+        """Read the file piece by piece; return its bytes and SHA-256. Raises FileNotFoundError."""
+
     def list(self, folder: str) -> Iterator[tuple[str, int, float]]:
         """Yield (path, bytes, modification time) of every file below `folder`, sorted by path."""
 
@@ -51,18 +63,27 @@ class Files(Protocol):
     def local(self, path: str) -> Path | None:
         """Return where the file lies on this machine, None if it does not."""
 
+    def unfinished(self) -> Iterator[tuple[str, int, float]]:
+        """Yield (name, bytes, start time) of writes that are under way or were cut off by a crash."""
+
+    def abandon(self, name: str) -> None:
+        """Throw away what an unfinished write has left; no error if it is not there."""
+
 
 def open_files(url: str) -> Files:
-    """Open a root given as a local folder, `file://...` or `s3://bucket/prefix`.
+    """Open a root given as a local folder, `file:///...` or `s3://bucket/prefix`.
 
-    Raises: InputError for any other scheme.
+    Raises: InputError for any other scheme, and for a place that cannot hold a store.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "s3":
-        return S3Files(url)
-    if parts.scheme == "file":
-        return LocalFiles(Path(parts.path))
-    if "://" not in url:
+    scheme, _, rest = url.partition("://")
+    if rest and scheme.lower() == "s3":
+        return S3Files(f"s3://{rest}")
+    if rest and scheme.lower() == "file":
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost"):
+            raise InputError(f"a file:// store must be on this machine, found {url!r}; write file:///folder")
+        return LocalFiles(Path(unquote(parts.path)))
+    if "://" not in url and url:
         return LocalFiles(Path(url))
     raise InputError(
         f"the store must be a local folder or s3://bucket/prefix, found {url!r}; "
@@ -71,11 +92,16 @@ def open_files(url: str) -> Files:
 
 
 class LocalFiles:
-    """Files in a folder of this machine, written through a temporary name, flushed and renamed."""
+    """Files in a folder of this machine, written through a temporary name, flushed and renamed.
+
+    Links to folders below the root are not followed when listing: what lies behind them belongs to someone else.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
         self.url = str(self.root)
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"a local store must be a folder, found the file {self.url}; name another place")
 
     def read(self, path: str) -> bytes:
         """Return the content."""
@@ -83,36 +109,31 @@ class LocalFiles:
 
     def write(self, path: str, data: bytes) -> None:
         """Write through a temporary file."""
-        temporary = self._written(data)
-        self._publish(temporary, path, replace=True)
+        with self._temporary() as temporary:
+            _write_flushed(temporary, data)
+            self._publish(temporary, path)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write only if absent; exact on a local disk."""
-        temporary = self._written(data)
-        try:
-            self._publish(temporary, path, replace=False)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        return True
+        """Write only if absent; exact on a local disk that knows hard links."""
+        with self._temporary() as temporary:
+            _write_flushed(temporary, data)
+            return self._publish(temporary, path, replace=False)
 
     def put(self, local: Path, path: str) -> None:
-        """Rename a file of the same disk, copy one from another."""
-        with local.open("rb") as file:
-            os.fsync(file.fileno())
-        try:
-            self._publish(local, path, replace=True)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            copy = self._temporary()
+        """Rename a file of the same disk; copy one from another disk, and what a symbolic link leads to."""
+        if not local.is_symlink():
+            _flush(local)
             try:
-                shutil.copyfile(local, copy)
-                self._publish(copy, path, replace=True)
-            finally:
-                copy.unlink(missing_ok=True)
-            local.unlink()
+                self._publish(local, path)
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+        with self._temporary() as copy:
+            shutil.copyfile(local, copy)
+            _flush(copy)
+            self._publish_copy(copy, path)
+        local.unlink()
 
     def fetch(self, path: str, local: Path) -> None:
         """Copy the file."""
@@ -122,17 +143,27 @@ class LocalFiles:
         """Return the size in bytes."""
         return (self.root / path).stat().st_size
 
+    def digest(self, path: str) -> tuple[int, str]:
+        """Read and hash the file."""
+        with (self.root / path).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return file.tell(), sha256
+
     def list(self, folder: str) -> Iterator[tuple[str, int, float]]:
-        """Walk the folder; files that vanish meanwhile are left out."""
+        """Walk the folder; files that vanish meanwhile are left out, one that cannot be read is an error."""
         found = []
-        for where, _, names in os.walk(self.root / folder):
-            for name in names:
-                path = Path(where) / name
-                try:
-                    status = path.stat()
-                except FileNotFoundError:
-                    continue
-                found.append((path.relative_to(self.root).as_posix(), status.st_size, status.st_mtime))
+        folders = [os.path.join(self.root, folder)]
+        prefix = len(os.path.join(self.root, ""))
+        while folders:
+            # Not os.walk: it leaves out folders that it may not read, and a pin would not protect any more.
+            with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif not entry.is_dir():
+                        with contextlib.suppress(FileNotFoundError):
+                            status = entry.stat()
+                            found.append((entry.path[prefix:], status.st_size, status.st_mtime))
         yield from sorted(found)
 
     def delete(self, path: str) -> None:
@@ -151,120 +182,88 @@ class LocalFiles:
         """Return the path itself."""
         return self.root / path
 
-    def _temporary(self) -> Path:
-        folder = self.root / TEMPORARY / "writes"
+    def unfinished(self) -> Iterator[tuple[str, int, float]]:
+        """Yield the temporary files."""
+        yield from self.list(WRITES)
+
+    def abandon(self, name: str) -> None:
+        """Remove a temporary file, but never the folder: another process may be about to use it."""
+        (self.root / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        folder = self.root / WRITES
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / uuid.uuid4().hex
-
-    def _written(self, data: bytes) -> Path:
-        temporary = self._temporary()
+        temporary = folder / uuid.uuid4().hex
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
+            yield temporary
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
-        return temporary
 
-    def _publish(self, temporary: Path, path: str, *, replace: bool) -> None:
+    def _publish(self, temporary: Path, path: str, *, replace: bool = True) -> bool:
+        # `delete` removes the folders that it empties, so the target's may vanish at any moment.
         target = self.root / path
-        for attempt in range(3):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        place = os.replace if replace else _link
+        for attempt in range(RACES):
             try:
-                if replace:
-                    os.replace(temporary, target)
-                else:
-                    os.link(temporary, target)
-                return _flush_folder(target.parent)
-            except FileNotFoundError:  # another process has just deleted the last file of the folder
-                if attempt == 2 or not temporary.exists():
+                _make_folder(target.parent)
+                place(temporary, target)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                if attempt == RACES - 1 or not os.path.lexists(temporary):
                     raise
-
-
-class S3Files:
-    """Files under an S3 prefix. One PUT (or one completed multipart upload) is atomic on every server."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self.prefix = self.url.removeprefix("s3://")
-        if not self.prefix:
-            raise InputError("an S3 store must name its bucket, found 's3://'; write s3://bucket/prefix")
-        self._process = 0
-        self._filesystem: Any = None
-
-    @property
-    def filesystem(self) -> Any:
-        """The s3fs file system of this process; s3fs refuses to work across a fork."""
-        if self._process != os.getpid():
-            import s3fs  # noqa: PLC0415 - a quarter of a second that a local store need not pay
-
-            self._filesystem = s3fs.S3FileSystem(
-                skip_instance_cache=True,
-                use_listings_cache=False,  # the cache hides what other processes wrote
-                # s3fs retries on its own; on top of botocore's retries a 503 would be sent 25 times.
-                config_kwargs={"retries": {"max_attempts": 0}},
-            )
-            self._process = os.getpid()
-        return self._filesystem
-
-    def read(self, path: str) -> bytes:
-        """Return the content."""
-        return self.filesystem.cat_file(self._key(path))
-
-    def write(self, path: str, data: bytes) -> None:
-        """Write with one PUT."""
-        self.filesystem.pipe_file(self._key(path), data)
-
-    def create(self, path: str, data: bytes) -> bool:
-        """Write with a conditional PUT where the server knows it."""
-        try:
-            self.filesystem.pipe_file(self._key(path), data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            # Swift and Ceph answer EINVAL where AWS answers "exists".
-            return self.read(path) == data
+            else:
+                break
+        with contextlib.suppress(FileNotFoundError):  # published, and already deleted by another process
+            _flush(target.parent)
         return True
 
-    def put(self, local: Path, path: str) -> None:
-        """Upload and remove the local file."""
-        self.filesystem.put_file(str(local), self._key(path))
-        local.unlink()
-
-    def fetch(self, path: str, local: Path) -> None:
-        """Download the file."""
-        self.filesystem.get_file(self._key(path), str(local))
-
-    def size(self, path: str) -> int:
-        """Return the size in bytes."""
-        return int(self.filesystem.info(self._key(path))["size"])
-
-    def list(self, folder: str) -> Iterator[tuple[str, int, float]]:
-        """List the prefix."""
-        for key, info in sorted(self.filesystem.find(self._key(folder), detail=True).items()):
-            modified = info["LastModified"].timestamp() if "LastModified" in info else 0.0
-            yield key.removeprefix(self.prefix + "/"), int(info["size"]), modified
-
-    def delete(self, path: str) -> None:
-        """Remove the object."""
-        self.filesystem.rm_file(self._key(path))
-
-    def local(self, path: str) -> Path | None:
-        """Return None: objects must be fetched."""
-        return None
-
-    def _key(self, path: str) -> str:
-        return f"{self.prefix}/{path}"
+    def _publish_copy(self, copy: Path, path: str) -> None:
+        try:
+            self._publish(copy, path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise Fault(
+                f"a local store must lie on one disk, but {self.root / path} and {copy.parent} do not; "
+                f"move the whole store to one disk, scratch folder included"
+            ) from error
 
 
-def _flush_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # in the way is a file, or a folder that was removed between two looks
+        if not stat.S_ISDIR(os.stat(folder).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way of a folder", str(folder)) from None
+
+
+def _link(temporary: Path, target: Path) -> None:
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if os.path.lexists(target):  # no hard links here (exFAT, some network disks): nearly exact
+            raise FileExistsError(errno.EEXIST, "the file exists", str(target)) from None
+        os.replace(temporary, target)
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(path: Path) -> None:
     # A rename is on disk only when the folder that holds the name is.
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network disks that cannot flush a folder
+            raise
     finally:
         os.close(handle)

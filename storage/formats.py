@@ -62,8 +62,10 @@ class DocumentWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
-        self._file.close()
+        try:
+            self._stream.close()
+        finally:
+            self._file.close()
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -115,5 +117,5 @@ def read_zstd_chunks(path: Path, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
                     data, decompressor = decompressor.unused_data, None
                 if piece:
                     yield piece
-    if decompressor is not None:
+    if decompressor is not None or path.stat().st_size == 0:
         raise zstandard.ZstdError("the file ends inside a compressed frame: it is cut short")

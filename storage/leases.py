@@ -4,7 +4,9 @@ A lease saves double work; no result depends on it, because attempts never share
 comes last. Whoever loses a lease stops at once.
 """
 
+import hashlib
 import logging
+import math
 import os
 import socket
 import threading
@@ -13,7 +15,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from storage.errors import DamagedRecord, LeaseLost
+from storage.errors import DamagedRecord, Fault, LeaseLost
 from storage.files import Files
 from storage.records import LeaseRecord, decode_record, encode_record
 
@@ -24,6 +26,12 @@ LEASE_SECONDS = 60.0
 
 CLOCK_SKEW_SECONDS = 60.0
 """How far the clocks of two machines may lie apart before an expiry time is believed."""
+
+SETTLE_SECONDS = 0.2
+"""How long a takeover waits before it looks who won, on stores that do not know exclusive creation."""
+
+TAKEOVER = ".takeover"
+"""Ending of the file that is created exclusively by the one process that replaces an abandoned lease."""
 
 
 class Lease:
@@ -61,10 +69,7 @@ class Lease:
         if present is None:
             won = self.files.create(self.path, self._renewed())
         elif self._is_abandoned(present):
-            log.info("taking over the lease %s of run %s, which no longer renews it", self.path, present.run_id)
-            self.files.write(self.path, self._renewed())
-            time.sleep(0.2)  # two waiters may have seen the same abandoned lease: the last writer has it
-            won = True
+            won = self._take_over(present)
         else:
             return present
         present = self._read()
@@ -87,19 +92,54 @@ class Lease:
         self._released.set()
         if self._heartbeat is not None:
             self._heartbeat.join()
-        present = self._read()
-        if present is not None and present.holder == self._record.holder:
-            self.files.delete(self.path)
+        try:
+            present = self._read()
+            if present is not None and present.holder == self._record.holder:
+                self.files.delete(self.path)
+        except (OSError, Fault) as error:  # the work itself is done; whoever waits sees the lease expire
+            log.warning("could not remove the lease %s: %s", self.path, error)
 
     def _read(self) -> LeaseRecord | None:
         try:
-            return decode_record(LeaseRecord, self.files.read(self.path), f"{self.files.url}/{self.path}")
+            data = self.files.read(self.path)
         except FileNotFoundError:
             return None
-        except DamagedRecord as error:  # nobody can renew it, so it is nobody's
-            log.warning("removing a damaged lease: %s", error)
-            self.files.delete(self.path)
-            return None
+        try:
+            return decode_record(LeaseRecord, data, f"{self.files.url}/{self.path}")
+        except DamagedRecord as error:
+            # Of a newer release, or damaged: somebody's, until it is seen to stand still.
+            log.warning("waiting for a lease that cannot be read: %s", error)
+            unknown = {"run_id": "unknown", "host": "", "renewals": 0, "expires": math.inf}
+            return self._record.model_copy(update={**unknown, "holder": hashlib.sha256(data).hexdigest()})
+
+    def _take_over(self, abandoned: LeaseRecord) -> bool:
+        """Replace an abandoned lease. Of all who try, one gets past the exclusive creation of the claim."""
+        claim = self.path + TAKEOVER
+        if not self.files.create(claim, self._renewed()):
+            self._remove_dead_claim(claim)
+            return False
+        try:
+            present = self._read()
+            if present is None or (present.holder, present.renewals) != (abandoned.holder, abandoned.renewals):
+                return False  # another process was faster, and has already removed its claim
+            log.info("taking over the lease %s of run %s, which no longer renews it", self.path, abandoned.run_id)
+            self.files.write(self.path, self._renewed())
+            time.sleep(SETTLE_SECONDS)
+        finally:
+            self.files.delete(claim)
+        return True
+
+    def _remove_dead_claim(self, claim: str) -> None:
+        try:
+            holder = decode_record(LeaseRecord, self.files.read(claim), claim)
+        except FileNotFoundError:
+            return
+        except DamagedRecord as error:
+            log.warning("removing a damaged claim: %s", error)
+            self.files.delete(claim)
+            return
+        if holder_is_gone(holder):
+            self.files.delete(claim)
 
     def _renewed(self) -> bytes:
         self._record = self._record.model_copy(
@@ -108,11 +148,10 @@ class Lease:
         return encode_record(self._record)
 
     def _is_abandoned(self, present: LeaseRecord) -> bool:
-        if present.host == host_identity() and present.process_start:
-            return _process_start(present.process_id) != present.process_start
-        if time.time() > present.expires + CLOCK_SKEW_SECONDS:
+        if holder_is_gone(present):
             return True
-        # Clocks of other machines cannot be trusted, our own monotonic one can: has the counter moved?
+        # Clocks of other machines cannot be trusted, and a process that lives may have failed to release its
+        # lease. Our own monotonic clock can be trusted: has the counter moved?
         state = (present.holder, present.renewals)
         if self._watched is None or self._watched[:2] != state:
             self._watched = (*state, time.monotonic())
@@ -123,9 +162,12 @@ class Lease:
         while not self._released.wait(self.seconds / 4):
             try:
                 present = self._read()
-                if present is None or present.holder != self._record.holder:
+                if present is None:  # somebody tidied up
+                    self.files.create(self.path, self._renewed())
+                elif present.holder == self._record.holder:
+                    self.files.write(self.path, self._renewed())
+                else:
                     return self._lose("another process holds it")
-                self.files.write(self.path, self._renewed())
                 last_success = time.monotonic()
             except Exception as error:  # noqa: BLE001 - the store may be away for a moment
                 log.warning("could not renew the lease %s: %s", self.path, error)
@@ -137,6 +179,13 @@ class Lease:
             log.error("lost the lease %s: %s", self.path, reason)
             self.lost = True
             self._on_lost()
+
+
+def holder_is_gone(record: LeaseRecord) -> bool:
+    """Tell what one look at a lease tells: its holder has ended, or should long have renewed it."""
+    if record.host == host_identity() and record.process_start:
+        return _process_start(record.process_id) != record.process_start
+    return time.time() > record.expires + CLOCK_SKEW_SECONDS
 
 
 def host_identity() -> str:

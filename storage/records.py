@@ -8,9 +8,9 @@ import hashlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from storage.canonical import canonical_json
 from storage.errors import DamagedRecord
@@ -25,11 +25,23 @@ class Record(BaseModel):
 
     kind: ClassVar[str]
     schema_version: ClassVar[int]
+    if_deleted: ClassVar[str] = ""
+    """What follows from deleting a damaged record of this kind."""
     upgrades: ClassVar[dict[int, Callable[[JsonDict], JsonDict]]] = {}
     """Schema version -> function that turns the body of that version into the body of the next one."""
 
 
 RecordT = TypeVar("RecordT", bound=Record)
+
+
+def _below(path: str) -> str:
+    if any(step in ("", ".", "..") for step in path.split("/")):
+        raise ValueError(f"must be a relative path without '.' and '..', found {path!r}")
+    return path
+
+
+PathBelow = Annotated[str, AfterValidator(_below)]
+"""A path that cannot leave its folder: a record from a shared store may have been written by anybody."""
 
 
 class StoredFile(BaseModel):
@@ -38,9 +50,9 @@ class StoredFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     part: str
-    role: str
+    role: PathBelow
     """What the file is to its reader: `documents`, `tokens`, `config.json`."""
-    path: str
+    path: PathBelow
     """Where it lies, relative to the artifact; holds the attempt, so it is never part of an identity."""
     bytes: int
     sha256: str
@@ -51,6 +63,7 @@ class Part(Record):
 
     kind = "part"
     schema_version = 1
+    if_deleted = "; the part is then done again"
 
     part: str
     attempt: str
@@ -76,6 +89,7 @@ class Manifest(Record):
 
     kind = "manifest"
     schema_version = 1
+    if_deleted = "; the next run then rebuilds the artifact"
 
     stage: str
     version: int
@@ -120,6 +134,7 @@ class Run(Record):
 
     kind = "run"
     schema_version = 1
+    if_deleted = "; then only the history of that run is lost"
 
     run_id: str
     recipe_name: str
@@ -138,6 +153,7 @@ class Pin(Record):
 
     kind = "pin"
     schema_version = 1
+    if_deleted = ", and pin the artifact again with `pile pin`"
 
     name: str
     stage: str
@@ -150,6 +166,7 @@ class LeaseRecord(Record):
 
     kind = "lease"
     schema_version = 1
+    if_deleted = "; then whoever waits for it goes on"
 
     holder: str
     run_id: str
@@ -163,13 +180,11 @@ class LeaseRecord(Record):
 
 
 def encode_record(record: Record) -> bytes:
-    """Return the record's file content: indented JSON, the same bytes for the same record."""
-    body = {
-        "kind": record.kind,
-        "schema_version": record.schema_version,
-        **json.loads(record.model_dump_json()),
-    }
-    return _render(body)
+    """Return the record's file content: indented JSON, the same bytes for the same record.
+
+    Raises: TypeError or ValueError for free-form values that JSON does not have; NaN is not quietly `null`.
+    """
+    return _render({"kind": record.kind, "schema_version": record.schema_version, **record.model_dump()})
 
 
 def decode_record(record_type: type[RecordT], data: bytes, place: str) -> RecordT:
@@ -179,7 +194,7 @@ def decode_record(record_type: type[RecordT], data: bytes, place: str) -> Record
     """
     try:
         body = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(record_type, place, f"it is not JSON ({error})") from error
     if not isinstance(body, dict) or body.get("kind") != record_type.kind:
         found = body.get("kind") if isinstance(body, dict) else type(body).__name__
@@ -210,13 +225,15 @@ def _render(body: JsonDict) -> bytes:
 
 
 def _upgraded(record_type: type[Record], body: JsonDict, version: object, place: str) -> JsonDict:
-    if not isinstance(version, int) or version > record_type.schema_version:
+    newest = record_type.schema_version
+    while type(version) is int and version < newest and version in record_type.upgrades:
+        body = record_type.upgrades[version](body)
+        version += 1
+    if type(version) is not int or version != newest:
         raise DamagedRecord(
-            f"{place} must be a {record_type.kind} record of schema version {record_type.schema_version} or "
-            f"older, found version {version!r}; read it with a newer release of pile-pipeline"
+            f"{place} must be a {record_type.kind} record of a schema version that this release can read (up to "
+            f"{newest}), found version {version!r}; read it with another release of pile-pipeline"
         )
-    for older in range(version, record_type.schema_version):
-        body = record_type.upgrades[older](body)
     return body
 
 
@@ -232,5 +249,5 @@ def _validate(record_type: type[RecordT], body: JsonDict, place: str) -> RecordT
 def _damaged(record_type: type[Record], place: str, reason: str) -> DamagedRecord:
     return DamagedRecord(
         f"{place} must be a {record_type.kind} record, but {reason}; "
-        f"delete the file and run again to rebuild what it described"
+        f"restore the file or delete it{record_type.if_deleted}"
     )

@@ -191,8 +191,7 @@ def find_files(patterns: Sequence[str]) -> list[SourceFile]:
         )
         files = [path for path in matches if path.is_file()]
         if not files:
-            hint = f"; to read a folder write {pattern.rstrip('/')}/**/*.jsonl.zst" if matches else ""
-            raise InputError(f"every entry of `files` must match a file, {pattern!r} matches none{hint}")
+            raise _no_files(pattern, place, matches)
         found.update(files)
     for path in sorted(found):
         if not str(path).isprintable():
@@ -203,6 +202,18 @@ def find_files(patterns: Sequence[str]) -> list[SourceFile]:
     names = {path.relative_to(common).as_posix(): path for path in found}
     with ThreadPoolExecutor(HASH_THREADS) as threads:
         return list(threads.map(_hashed, sorted(names), (names[name] for name in sorted(names))))
+
+
+def _no_files(pattern: str, place: str, matches: Sequence[Path]) -> InputError:
+    must = f"every entry of `files` must match a file, {pattern!r} matches none"
+    dangling = [path for path in {Path(place), *matches} if path.is_symlink() and not path.exists()]
+    if dangling:
+        return InputError(
+            f"{must}: {dangling[0]} is a link to {os.readlink(dangling[0])}, which does not exist; mend it"
+        )
+    if matches:
+        return InputError(f"{must} but a folder; to read a folder write {pattern.rstrip('/')}/**/*.jsonl.zst")
+    return InputError(f"{must}; correct it, relative paths begin in {os.getcwd()}, and ** reaches into folders")
 
 
 def local_file(name: str, path: Path, sha256: str) -> SourceFile:

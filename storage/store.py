@@ -2,7 +2,7 @@
 
 artifacts/<stage>/<key>/manifest.json         written last: it exists exactly when the artifact is finished
                         parts/<part>.json     written after the part's files
-                        data/ reports/        files under names that hold the attempt
+                        data/ reports/        files under names that hold the attempt and the content
 leases/<stage>/<key>.json   runs/<run-id>.json   pins/<name>.json
 scratch/                                      work in progress, local stores only
 """
@@ -12,12 +12,12 @@ import logging
 import os
 import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import DamagedFile, DamagedRecord, InputError
+from storage.fetched import fetched_copy, fetched_folder
 from storage.files import TEMPORARY, LocalFiles, open_files
 from storage.leases import Lease
 from storage.records import (
@@ -54,16 +54,28 @@ class Store:
 
         Raises: DamagedRecord, DamagedFile if it exists but its manifest or the size of a file is wrong.
         """
-        folder = artifact_folder(stage, key)
-        manifest = self._read(Manifest, f"{folder}/manifest.json")
-        if manifest is None:
-            return None
-        artifact = Artifact(self, manifest)
-        sizes = {path: size for path, size, _ in self.files.list(folder)}
-        for file in (*manifest.files, *manifest.reports):
-            if sizes.get(f"{folder}/{file.path}") != file.bytes:
-                raise artifact.damaged(file, f"found {sizes.get(f'{folder}/{file.path}', 'no')} bytes")
-        return artifact
+        while (manifest := self.manifest(stage, key)) is not None:
+            artifact = Artifact(self, manifest)
+            wrong = artifact.wrong_sizes((*manifest.files, *manifest.reports))
+            if not wrong:
+                return artifact
+            if self.manifest(stage, key) == manifest:  # else it was removed or replaced while we looked
+                raise next(iter(wrong.values()))
+        return None
+
+    def manifest(self, stage: str, key: str) -> Manifest | None:
+        """Return what is known about an artifact without looking at its files; None if it is not finished.
+
+        Raises: DamagedRecord.
+        """
+        path = f"{artifact_folder(stage, key)}/manifest.json"
+        manifest = self._read(Manifest, path)
+        if manifest is not None and (manifest.stage, manifest.key) != (stage, key):
+            raise DamagedRecord(
+                f"{self.url}/{path} must describe {stage}/{key}, found the manifest of {manifest.stage}/"
+                f"{manifest.key}; delete it, an artifact cannot be moved to another key"
+            )
+        return manifest
 
     def manifests(self, stage: str | None = None) -> Iterator[Manifest]:
         """Yield every readable manifest, oldest first; a damaged one is logged and left out."""
@@ -95,7 +107,7 @@ class Store:
 
     def runs(self) -> Iterator[Run]:
         """Yield all readable run records, oldest first."""
-        yield from self._records(Run, "runs")
+        yield from sorted(self._records(Run, "runs"), key=lambda run: run.started)
 
     def write_pin(self, name: str, stage: str, key: str) -> Pin:
         """Keep an artifact, and what it was made from, from garbage collection.
@@ -124,31 +136,29 @@ class Store:
 
     def scratch(self, stage: str, key: str) -> Path:
         """Return a folder of this machine for unfinished work on an artifact; it outlives a crash."""
-        folder = self._scratch_root() / f"{checked_name(stage)}-{checked_name(key)}"
+        folder = self.scratch_root() / f"{checked_name(stage)}-{checked_name(key)}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def remove_scratch(self, stage: str, key: str) -> None:
         """Delete the work space of an artifact."""
-        shutil.rmtree(self._scratch_root() / f"{stage}-{key}", ignore_errors=True)
+        shutil.rmtree(self.scratch_root() / f"{checked_name(stage)}-{checked_name(key)}", ignore_errors=True)
 
     def cached_copy(self, file: StoredFile, path: str) -> Path:
         """Return a local copy of a remote file, fetched once per machine and named by its content."""
-        copy = self._scratch_root() / "fetched" / file.sha256
-        if not copy.exists() or copy.stat().st_size != file.bytes:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            partial = copy.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-            self.files.fetch(path, partial)
-            os.replace(partial, copy)
-        return copy
+        return fetched_copy(self.fetched_root(), file, lambda local: self.files.fetch(path, local))
 
-    def _scratch_root(self) -> Path:
-        if "PILE_SCRATCH" in os.environ:
-            return Path(os.environ["PILE_SCRATCH"]).absolute()
-        if isinstance(self.files, LocalFiles):
+    def scratch_root(self) -> Path:
+        """Return the folder of this machine that holds all unfinished work on this store."""
+        chosen = os.environ.get("PILE_SCRATCH")
+        if isinstance(self.files, LocalFiles) and not chosen:
             return self.files.root / TEMPORARY
-        name = hashlib.sha256(self.url.encode()).hexdigest()[:12]
-        return Path.home() / ".cache" / "pile-pipeline" / name
+        root = Path(chosen or Path.home() / ".cache" / "pile-pipeline").absolute()
+        return root / hashlib.sha256(self.url.encode()).hexdigest()[:12]
+
+    def fetched_root(self) -> Path:
+        """Return the folder of this machine that holds copies of remote files."""
+        return self.scratch_root() / "fetched"
 
     def _read(self, record_type: type[RecordT], path: str) -> RecordT | None:
         try:
@@ -213,13 +223,23 @@ class Artifact:
         """
         path = f"{artifact_folder(self.manifest.stage, self.manifest.key)}/{file.path}"
         try:
-            local = self.store.files.local(path) or self.store.cached_copy(file, path)
-            status = local.stat()
+            local = self.store.files.local(path)
+            if local is not None:
+                return self._checked(file, local)
+            copy = self.store.cached_copy(file, path)
+            try:
+                return self._checked(file, copy)
+            except DamagedFile:  # perhaps only the copy is, by this machine's disk
+                copy.unlink(missing_ok=True)
+                return self._checked(file, self.store.cached_copy(file, path))
         except FileNotFoundError:
             raise self.damaged(file, "found no file") from None
+
+    def _checked(self, file: StoredFile, local: Path) -> Path:
+        status = local.stat()
         if status.st_size != file.bytes:
             raise self.damaged(file, f"found {status.st_size} bytes")
-        memo = (str(local), status.st_mtime_ns, status.st_size)
+        memo = (str(local), status.st_mtime_ns, file.sha256)
         if memo not in _checked_files:
             found = file_sha256(local)
             if found != file.sha256:
@@ -228,18 +248,34 @@ class Artifact:
         return local
 
     def open_folder(self, part: str) -> Path:
-        """Return a local folder that holds the files of a part committed with `commit_folder`, all checked."""
-        members = [file for file in self.manifest.files if file.part == part]
-        paths = [self.open(file) for file in members]
+        """Return a local folder that holds the files of a part committed with `commit_folder`, all checked.
+
+        Raises: DamagedFile if there is no such part.
+        """
+        members = {file.role: self.open(file) for file in self.manifest.files if file.part == part}
+        if not members:
+            raise DamagedFile(f"{self.url} must hold the part {part!r}, found none of that name")
         if isinstance(self.store.files, LocalFiles):
-            depth = members[0].role.count("/") + 1
-            return paths[0].parents[depth - 1]
-        folder = self.store.scratch(self.manifest.stage, self.manifest.key) / part
-        for file, path in zip(members, paths, strict=True):
-            target = folder / file.role
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-        return folder
+            role, path = next(iter(members.items()))
+            return path.parents[role.count("/")]
+        return fetched_folder(self.store.fetched_root(), members)
+
+    def wrong_sizes(self, files: Iterable[StoredFile]) -> dict[str, DamagedFile]:
+        """Return path -> error for those of the files that are not there in full, after one listing."""
+        folder = artifact_folder(self.manifest.stage, self.manifest.key)
+        sizes = {path: size for path, size, _ in self.store.files.list(folder)}
+        wrong = {}
+        for file in files:
+            path = f"{folder}/{file.path}"
+            if sizes.get(path) != file.bytes:
+                try:  # listings of some object stores lag behind: ask for the object itself
+                    found = self.store.files.size(path)
+                except FileNotFoundError:
+                    wrong[file.path] = self.damaged(file, "found no file")
+                    continue
+                if found != file.bytes:
+                    wrong[file.path] = self.damaged(file, f"found {found} bytes")
+        return wrong
 
     def report(self, role: str) -> bytes | None:
         """Return the content of a report, None if the stage wrote none of that role."""
@@ -252,11 +288,11 @@ class Artifact:
         """Return the error for a file that is not what the manifest says."""
         return DamagedFile(
             f"{self.url}/{file.path} must have {file.bytes} bytes with sha256 {file.sha256}, {found}; "
-            f"rebuild it with `pile run --force {self.manifest.stage}`, or restore the file"
+            f"rebuild it with `pile run RECIPE --force {self.manifest.stage}`, or restore the file"
         )
 
 
-_checked_files: set[tuple[str, int, int]] = set()
+_checked_files: set[tuple[str, int, str]] = set()
 
 
 def artifact_folder(stage: str, key: str) -> str:

@@ -296,4 +296,4 @@ def read_token_format(path: Path, described: JsonDict) -> TokenFormat:
 
 def damaged(path: Path, must: str, found: str) -> DamagedFile:
     """Return the error for a token file that is not what it should be."""
-    return DamagedFile(f"{path} {must}, {found}; rebuild it with `pile run --force`, or restore the file")
+    return DamagedFile(f"{path} {must}, {found}; rebuild it with `pile run RECIPE --force`, or restore the file")

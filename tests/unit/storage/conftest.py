@@ -1,0 +1,124 @@
+"""A local S3 server, and artifacts to look after."""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from moto.server import ThreadedMotoServer
+
+from storage.store import Artifact, Store
+from storage.writer import ArtifactWriter
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of an S3 server in this process, on a free port."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """A function that points this process at an S3 endpoint, and at nothing else of this machine's settings."""
+
+    def use(endpoint: str) -> None:
+        for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+        monkeypatch.setenv("PILE_SCRATCH", str(tmp_path / "machine"))
+
+    return use
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_endpoint: str) -> Any:
+    """A second client of the same server, independent of s3fs."""
+    session = botocore.session.Session()
+    session.set_credentials("key", "secret")
+    return session.create_client("s3", endpoint_url=s3_endpoint, region_name="us-east-1", verify=False)
+
+
+@pytest.fixture
+def s3_url(s3_endpoint: str, s3_client: Any, s3_settings: Callable[[str], None]) -> str:
+    """The URL of an empty store on the local S3 server."""
+    s3_settings(s3_endpoint)
+    bucket = f"b-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/some/prefix"
+
+
+@pytest.fixture(params=["local", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store, once on the local disk and once on S3."""
+    return str(tmp_path / "store") if request.param == "local" else request.getfixturevalue("s3_url")
+
+
+@pytest.fixture
+def store(store_url: str) -> Store:
+    """An empty store, once on the local disk and once on S3."""
+    return Store(store_url)
+
+
+@pytest.fixture
+def local_store(tmp_path: Path) -> Store:
+    """An empty store on the local disk."""
+    return Store(str(tmp_path / "store"))
+
+
+MakeArtifact = Callable[..., Artifact]
+
+
+@pytest.fixture
+def publish() -> Callable[..., Artifact]:
+    """A function that publishes what a writer has committed."""
+
+    def publish(writer: ArtifactWriter, **fields: object) -> Artifact:
+        defaults = {
+            "reports": (),
+            "version": 1,
+            "config": {},
+            "inputs": {},
+            "sources": {},
+            "recipe": {},
+            "run_id": "run",
+            "code_commit": "",
+            "libraries": {},
+            "started": "",
+            "seconds": 0.0,
+        }
+        parts = fields.pop("parts", None) or writer.parts().values()
+        return writer.publish(parts, **{**defaults, **fields})
+
+    return publish
+
+
+@pytest.fixture
+def make_artifact(tmp_path: Path, publish: Callable[..., Artifact]) -> MakeArtifact:
+    """A function that makes an artifact of one file per part: part -> content."""
+
+    def make(
+        store: Store, stage: str, key: str, parts: Mapping[str, bytes] | None = None, **fields: object
+    ) -> Artifact:
+        writer = ArtifactWriter(store, stage, key)
+        for part, content in (parts or {"train-00000": f"{stage} {key}".encode()}).items():
+            local = tmp_path / f"{uuid.uuid4().hex}.txt"
+            local.write_bytes(content)
+            writer.commit(part, {"text": local}, counts={"documents": 1})
+        reports = [writer.report("report.md", b"# Report")]
+        artifact = publish(writer, reports=reports, **fields)
+        store.remove_scratch(stage, key)
+        return artifact
+
+    return make
