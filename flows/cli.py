@@ -7,6 +7,7 @@ import argparse
 import errno
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,9 +23,20 @@ DEBUG = "PILE_DEBUG"
 """Environment variable that shows the whole trace of an error."""
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where the program is, so that everything is cleaned up on the way out."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     options = build_parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    if options.command is commands.up:  # a shell starts background jobs with Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _show_log_lines(logging.WARNING if options.quiet else logging.INFO)
     try:
         code = options.command(options)
@@ -32,12 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output has seen enough, as in `pile ls | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except _Terminated:
+        code = _fail("terminated; the next run continues from the parts that are finished", 143)
     except KeyboardInterrupt:
         code = _fail("interrupted; the next run continues from the parts that are finished", 130)
     except InputError as error:
         code = _fail(str(error), 2)
     except Fault as error:
         code = _fail(str(error), 1)
+    except NotADirectoryError as error:
+        code = _fail(f"{error.filename} must be inside a folder, but a file is in the way; use another --store", 2)
     except OSError as error:
         code = _fail(_explain(error), 1)
     except Exception as error:  # noqa: BLE001 - the last line of defence before the user
@@ -98,14 +114,21 @@ def build_parser() -> argparse.ArgumentParser:
     recipes.add_argument("recipe", nargs="?")
     up = verb("up", commands.up, "start a Prefect server with its UI, workers and the deployments")
     up.add_argument("--host", default="127.0.0.1")
-    up.add_argument("--port", type=int, default=4200)
+    up.add_argument("--port", type=_port, default=4200)
     for listing_verb in (plan, why, listing, show, lineage, verify, gc, pin, recipes):
         listing_verb.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, found {text!r}")
+    return int(text)
+
+
 def _show_log_lines(level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(level)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     for name in LOGGERS:
         logger = logging.getLogger(name)
@@ -120,6 +143,8 @@ def _explain(error: OSError) -> str:
             f"there must be room on the disk of {error.filename or 'the store'}, but it is full; free some, or "
             f"use another --store or PILE_SCRATCH, and run again: finished parts are kept"
         )
+    if error.errno == errno.EROFS:
+        return f"the store must be writable, but its disk is read-only ({error.filename}); use another --store"
     if isinstance(error, PermissionError):
         return f"{error.filename} must be readable and writable, but access was denied; mend its permissions"
     return f"the operating system refused: {error}"

@@ -103,6 +103,8 @@ def find_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         return Recipe.model_validate_json(json.dumps(fields))
     except ValidationError as error:
         raise InputError(_explain(error, name)) from None
+    except (TypeError, ValueError, RecursionError) as error:  # YAML knows dates, sets and cycles
+        raise InputError(f"the recipe {name!r} must consist of JSON values, found: {error}") from None
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -135,7 +137,7 @@ def _read_recipe_file(path: Path) -> dict[str, Any]:
     base = fields.pop("based_on", None)
     if base is None:
         return {"name": path.stem, **fields}
-    if base not in RECIPES:
+    if not isinstance(base, str) or base not in RECIPES:
         raise InputError(f"based_on in {path} must be one of {', '.join(RECIPES)}, found {base!r}")
     merged = json.loads(RECIPES[base]().model_dump_json())
     _merge(merged, {"name": path.stem, **fields})
@@ -170,9 +172,9 @@ def _explain(error: ValidationError, recipe: str) -> str:
     for problem in error.errors(include_url=False):
         field = ".".join(str(step) for step in problem["loc"]) or recipe
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{field}: the recipe has no such field; see `pile recipes {recipe}`")
+            lines.append(f"{field}: the recipe has no such field; see `pile recipes demo`")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
+            message = problem["msg"].replace("Value error, ", "")
+            found = "" if problem["type"] in ("value_error", "missing") else f", found {problem['input']!r:.200}"
             lines.append(f"{field}: {message}{found}")
     return f"the recipe {recipe!r} cannot be used: " + "; ".join(lines)

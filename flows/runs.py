@@ -15,7 +15,7 @@ from flows.planning import StagePlan
 from flows.recipes import Recipe, find_recipe
 from flows.stages import checked_stage, needed_for
 from storage.config import Config
-from storage.errors import Fault
+from storage.errors import Fault, InputError
 from storage.records import Run, RunStage, StageState, now
 from storage.store import Artifact, Store
 from tasks.stage import Stage, StageResult
@@ -47,8 +47,13 @@ class Request:
         store: str | None,
     ) -> "Request":
         """Resolve names. Raises: InputError for anything that does not exist or cannot be."""
-        checked_stage(target)
+        needed = [stage.name for stage in needed_for(target)]
         forced = frozenset(checked_stage(name).name for name in force)
+        if unneeded := forced.difference(needed):
+            raise InputError(
+                f"a forced stage must be one that {target} needs ({', '.join(needed)}), "
+                f"found {', '.join(sorted(unneeded))}; choose another target"
+            )
         return cls(find_recipe(recipe, overrides), target, forced, open_store(store))
 
 

@@ -67,7 +67,6 @@ class LocalServices:
         Raises: InputError if the port is taken; Fault if a service does not start or ends by itself.
         """
         self._check_port()
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             self._start("server", ["server", "start", "--host", self.host, "--port", str(self.port)])
             self._wait_for_server()

@@ -126,7 +126,7 @@ def _common_layout(paths: Sequence[Path]) -> tuple[MinHash, list[int]]:
         if layout != layouts[0][0]:
             raise DamagedFile(
                 f"all signatures of a corpus must have one layout, but {paths[0]} has {layouts[0][0]!r} and "
-                f"{path} has {layout!r}; rebuild them with `pile run --force filter`"
+                f"{path} has {layout!r}; rebuild them with `pile run RECIPE --force filter`"
             )
     return (layouts[0][0] if layouts else MinHash()), [rows for _, rows in layouts]
 

@@ -145,7 +145,7 @@ class DropDuplicates:
         if index + 1 != shard.rows:
             raise DamagedFile(
                 f"{self.corpus.url}/{shard.documents.path} must have a document for each of its {shard.rows} "
-                f"signatures, found {index + 1}; rebuild both with `pile run --force filter`"
+                f"signatures, found {index + 1}; rebuild both with `pile run RECIPE --force filter`"
             )
         self.writer.commit(part, {DOCUMENTS: path}, counts=counts, info={"heads": shown})
 

@@ -6,6 +6,7 @@ a stage whose artifact is there ends in the state `Cached`.
 
 import contextlib
 import contextvars
+import itertools
 import json
 import logging
 import time
@@ -53,6 +54,8 @@ def run_as_task(
     `after` holds the states of the stages that made the inputs: the UI draws them as dependencies.
     """
 
+    attempts = itertools.count(1)
+
     @task(
         name=stage.name,
         task_run_name=stage.name,
@@ -65,7 +68,8 @@ def run_as_task(
     )
     def run() -> Any:
         with _log_lines_in_the_run(), _progress_in_the_run(stage, context) as watched:
-            result = run_stage(stage, config, inputs, watched, force=force)
+            # A retry goes on with the parts that the forced first attempt has finished.
+            result = run_stage(stage, config, inputs, watched, force=force and next(attempts) == 1)
             _show_tables(stage, result.artifact)
         if result.cached:
             return Completed(name="Cached", message=f"{result.artifact.ref} is finished", data=result)
@@ -74,8 +78,8 @@ def run_as_task(
     return run(return_state=True, wait_for=list(after))
 
 
-async def _may_heal(task: Any, task_run: Any, state: State[Any]) -> bool:
-    error = await state.result(raise_on_failure=False)  # type: ignore[misc]
+def _may_heal(task: Any, task_run: Any, state: State[Any]) -> bool:
+    error = state.data  # the exception itself: results are not persisted
     if isinstance(error, InputError):
         return False
     log.warning("%s failed and is tried again: %s", task.name, error)

@@ -96,7 +96,7 @@ def read_layout(path: Path) -> tuple[MinHash, int]:
     except (pa.ArrowException, OSError, KeyError, ValidationError) as error:
         raise DamagedFile(
             f"{path} must be a signature file that names its MinHash layout, but {error!r:.200}; "
-            f"rebuild it with `pile run --force filter`"
+            f"rebuild it with `pile run RECIPE --force filter`"
         ) from error
 
 

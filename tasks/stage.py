@@ -1,9 +1,10 @@
-"""What a stage is, and how it becomes a Prefect task: find the artifact, else hold the lease, build, publish.
+"""What a stage is, and how it is run: find the artifact, else hold the lease, build, publish.
 
-This file is the only glue between the stages and Prefect, which is imported when a task is made and not
-before: `pile plan`, worker processes and tests of a stage run without it.
+Knows nothing of Prefect: `tasks/prefect_task.py` makes a task of it. `pile plan`, worker processes and the tests
+of a stage run without Prefect.
 """
 
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 from storage.canonical import artifact_key
 from storage.config import Config
+from storage.errors import LeaseLost
 from storage.leases import Lease
 from storage.records import JsonDict, Part, now
 from storage.store import Artifact, Store
@@ -30,6 +32,9 @@ log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 1.0
 """How often a run that waits for another one looks whether the artifact is there."""
+
+LEASE_SIGNAL = signal.SIGUSR2
+"""Not SIGINT: a shell starts background jobs with that one ignored."""
 
 LIBRARIES = (
     "datatrove",
@@ -111,21 +116,21 @@ def run_stage(
     key = stage_key(stage, config, digests, sources)
     if not force and (found := context.store.find(stage.name, key)):
         return StageResult(found, cached=True, seconds=time.monotonic() - started)
-    lease, found = _acquire(stage, key, context, force=force)
-    if found is not None:
-        return StageResult(found, cached=True, seconds=time.monotonic() - started)
-    try:
-        artifact = _build(stage, config, inputs, sources, key, context, force=force)
-    except KeyboardInterrupt:
-        lease.check()  # the heartbeat interrupts the work when the lease is lost
-        raise
-    finally:
-        lease.release()
+    with _interruptible() as interrupt:
+        lease, found = _acquire(stage, key, context, interrupt, force=force)
+        if found is not None:
+            return StageResult(found, cached=True, seconds=time.monotonic() - started)
+        try:
+            artifact = _build(stage, config, inputs, sources, key, context, lease, force=force)
+        finally:
+            lease.release()
     return StageResult(artifact, cached=False, seconds=time.monotonic() - started)
 
 
-def _acquire(stage: Stage, key: str, context: RunContext, *, force: bool) -> tuple[Lease, Artifact | None]:
-    lease = context.store.lease(stage.name, key, context.run_id, _interrupt_main_thread)
+def _acquire(
+    stage: Stage, key: str, context: RunContext, interrupt: Callable[[], None], *, force: bool
+) -> tuple[Lease, Artifact | None]:
+    lease = context.store.lease(stage.name, key, context.run_id, interrupt)
     announced = ""
     while (holder := lease.try_acquire()) is not None:
         if holder.run_id != announced:
@@ -148,6 +153,7 @@ def _build(
     sources: Mapping[str, str],
     key: str,
     context: RunContext,
+    lease: Lease,
     *,
     force: bool,
 ) -> Artifact:
@@ -158,6 +164,7 @@ def _build(
     _remove_abandoned_scratch(context.store.scratch(stage.name, key))
     build = Build(writer, context.execution, context.progress)
     parts = stage.build(config, **inputs, build=build)
+    lease.check()  # in a thread that the heartbeat cannot interrupt
     artifact = writer.publish(
         parts,
         reports=build.finish_reports(),
@@ -176,9 +183,29 @@ def _build(
     return artifact
 
 
-def _interrupt_main_thread() -> None:
-    # A real signal, since a blocked system call of the main thread must end too.
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Give the lease's heartbeat a way to stop the work at once, wherever it is: LeaseLost is raised there.
+
+    A real signal, since a blocked system call must end too. In a thread other than the main one there is no way;
+    such work goes on until its next step, and what it writes is named by no manifest.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    main_thread = threading.get_ident()
+    previous = signal.signal(LEASE_SIGNAL, _raise_lease_lost)
+    try:
+        yield lambda: signal.pthread_kill(main_thread, LEASE_SIGNAL)
+    finally:
+        signal.signal(LEASE_SIGNAL, previous)
+
+
+def _raise_lease_lost(*_: object) -> None:
+    raise LeaseLost(
+        "the lease of a stage must be held to go on, but it was lost to another run; this run stops, "
+        "and takes the other one's result when it is started again"
+    )
 
 
 def _remove_abandoned_scratch(folder: Path) -> None:
@@ -200,15 +227,4 @@ def code_commit() -> str:
 @cache
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that shape results, for the manifest."""
-    names = (
-        "datatrove",
-        "deepspeed",
-        "numpy",
-        "prefect",
-        "pyarrow",
-        "tokenizers",
-        "torch",
-        "transformers",
-        "zstandard",
-    )
-    return {name: importlib.metadata.version(name) for name in names}
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}

@@ -1,0 +1,113 @@
+"""A stage as a Prefect task, on a real (temporary) Prefect server: states, retries, log lines, tables."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.states import State
+from prefect.testing.utilities import prefect_test_harness
+
+from storage.config import Config
+from storage.errors import Fault, InputError
+from storage.records import Part
+from storage.store import Store
+from tasks.build import Build, Execution
+from tasks.prefect_task import run_as_task
+from tasks.stage import RunContext, Stage
+
+pytestmark = [pytest.mark.e2e]
+
+
+class NoConfig(Config):
+    pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=90):
+        yield
+
+
+class FailingStage:
+    """Fails with the given errors, one per attempt, then writes a part."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.attempts = 0
+
+    def __call__(self, config: NoConfig, *, build: Build) -> list[Part]:
+        import logging
+
+        self.attempts += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        line = threading.Thread(target=logging.getLogger("tasks.toy").info, args=("said in a thread",))
+        line.start()
+        line.join()
+        build.progress(1, 2, "lines")
+        build.table("What it did", [{"attempts": self.attempts}])
+        local = build.writer.scratch() / "out.txt"
+        local.write_text("done")
+        return [build.writer.commit("out", {"text": local})]
+
+
+def run(stage_function: FailingStage, store: Path) -> tuple[State, str]:
+    stage = Stage("toy", 1, NoConfig, stage_function)
+    context = RunContext(store=Store(str(store)), run_id="test", recipe={}, execution=Execution())
+    flow_runs = []
+
+    @flow(name="toy-flow")
+    def toy_flow() -> State:
+        from prefect.runtime import flow_run
+
+        flow_runs.append(flow_run.id)
+        state = run_as_task(stage, NoConfig(), {}, context, force=False, after=[])
+        states.append(state)
+
+    states: list[State] = []
+    toy_flow()
+    return states[0], flow_runs[0]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.prefect_task.exponential_backoff", lambda backoff_factor: lambda retries: [0.0])
+
+
+def test_task_that_meets_faults_is_tried_again_until_it_succeeds(tmp_path: Path) -> None:
+    stage_function = FailingStage(Fault("the network was away"), OSError("and then the disk"))
+    state, _ = run(stage_function, tmp_path)
+    assert state.is_completed()
+    assert stage_function.attempts == 3
+
+
+def test_task_with_bad_input_fails_at_the_first_attempt(tmp_path: Path) -> None:
+    stage_function = FailingStage(InputError("the corpus must hold text"), Fault("never reached"))
+    state, _ = run(stage_function, tmp_path)
+    assert state.is_failed()
+    assert stage_function.attempts == 1
+    assert isinstance(state.result(raise_on_failure=False), InputError)
+
+
+def test_task_whose_artifact_is_finished_ends_as_cached(tmp_path: Path) -> None:
+    first, _ = run(FailingStage(), tmp_path)
+    second, _ = run(FailingStage(), tmp_path)
+    assert (first.name, second.name) == ("Completed", "Cached")
+    assert second.result().artifact.manifest == first.result().artifact.manifest
+
+
+def test_task_shows_lines_of_threads_tables_and_progress_in_its_run(tmp_path: Path) -> None:
+    _, flow_run_id = run(FailingStage(), tmp_path)
+    from prefect.logging.handlers import APILogHandler
+
+    APILogHandler().flush()
+    with get_client(sync_client=True) as client:
+        logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])))
+        artifacts = client.request("POST", "/artifacts/filter", json={}).json()
+    assert "said in a thread" in [line.message for line in logs]
+    mine = {artifact["key"] for artifact in artifacts if artifact["flow_run_id"] == str(flow_run_id)}
+    assert mine == {"toy-what-it-did", "toy-progress"}
