@@ -1,6 +1,8 @@
 """A trained model on disk: `model.safetensors` with our parameter names, and a small JSON that describes it."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,7 +37,23 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
     tensors = {
         name: state_dict[name].detach().to("cpu", torch.float32).contiguous() for name in sorted(state_dict)
     }
-    save_file(tensors, path, metadata={"format": "pt"})
+    save_tensors(tensors, path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write contiguous tensors as safetensors.
+
+    Raises: OSError that names the path, as any other write does; what was written of the file is removed.
+    """
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # It hides the operating system's error in its text: "I/O error: No space left on device (os error 28)".
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        path.unlink(missing_ok=True)
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def save_description(description: TrainedModel, path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from storage.errors import Fault, InputError
 from storage.store import Artifact
@@ -28,13 +28,17 @@ class Trained:
     """Ids of the tokenizer; the model may have more, which pad its embedding and mean nothing."""
 
 
-def open_trained(model: Artifact, tokenizer: Artifact, device: str = "cpu") -> Trained:
-    """Load the weights on a device (`auto`, `cpu`, `mps`, `cuda`) and the tokenizer.
+def open_trained(
+    model: Artifact, tokenizer: Artifact, device: Literal["auto", "cpu", "mps", "cuda"] = "cpu"
+) -> Trained:
+    """Load the weights on a device and the tokenizer.
 
-    Raises: InputError if the tokenizer is not the one that the model was trained with; Fault for damaged files.
+    Raises: InputError if the tokenizer is not the one that the model was trained with, or for a device that this
+        machine lacks; Fault for damaged files.
     """
     from tokenizers import Tokenizer  # noqa: PLC0415 - not needed to plan
 
+    from model.device import choose_device  # noqa: PLC0415 - loads torch
     from model.weights import load_description, load_model  # noqa: PLC0415 - loads torch
     from storage.tokens import EOT  # noqa: PLC0415 - loads pyarrow
 
@@ -55,26 +59,8 @@ def open_trained(model: Artifact, tokenizer: Artifact, device: str = "cpu") -> T
             f"{model.ref}, found id {eot_id} for it and {used_vocab - 1} as the largest; build both again"
         )
     encoder.encode_special_tokens = True
-    network = load_model(model.open(model.file("weights")), described, choose_device(device))
+    network = load_model(model.open(model.file("weights")), described, str(choose_device(device)))
     return Trained(network, description, encoder, eot_id, used_vocab)
-
-
-def choose_device(wanted: str) -> str:
-    """Return the torch device to work on; `auto` takes a GPU if there is one.
-
-    Raises: InputError if this machine has no such device.
-    """
-    import torch  # noqa: PLC0415 - not needed to plan
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return next(device for device, is_there in there.items() if is_there)
-    if not there[wanted]:
-        raise InputError(
-            f"execution.device must be a device of this machine, found {wanted!r}, which torch does not see; "
-            f"choose one of {', '.join(device for device, is_there in there.items() if is_there)} or auto"
-        )
-    return wanted
 
 
 @contextmanager

@@ -9,23 +9,19 @@ import json
 import logging
 import os
 import selectors
-import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from model.training.config import PARENT_VARIABLE, STATUS_FILE, TrainerStatus, TrainingJob
+from model.training.config import PARENT_VARIABLE, TrainerStatus, TrainingJob
 from storage.errors import Fault, InputError
+from storage.records import JsonDict
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 45
 """Time for a trainer that is told to stop to save a checkpoint; torchrun kills its workers after 30 s."""
-
-TAIL_LINES = 20
-"""Lines of output that are repeated in the error if the trainer ends without a reason of its own."""
 
 TORCHRUN_VARIABLES = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
 """Would make the trainer believe that it was one of the processes of somebody else's torchrun."""
@@ -44,13 +40,18 @@ def run_trainer(job: TrainingJob, progress: Callable[[int, int, str], None]) -> 
     folder.mkdir(parents=True)
     job_file = folder / "job.json"
     job_file.write_text(job.model_dump_json(indent=1))
-    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    told: list[TrainerStatus] = []
     with _trainer(job, job_file) as process:
         for line in _lines(process):
-            if (step := _pass_on(line, tail)) is not None:
-                progress(step, job.config.max_steps, "steps")
+            record = _record(line)
+            if "status" in record:
+                told.append(TrainerStatus.model_validate(record["status"]))
+                continue
+            _pass_on(record)
+            if "progress" in record:
+                progress(record["progress"], job.config.max_steps, "steps")
         code = process.wait()
-    return _status(job, code, tail)
+    return told[0] if told else TrainerStatus.of_exit(code)  # processes that fail later fail for want of the first
 
 
 @contextlib.contextmanager
@@ -114,17 +115,19 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def _pass_on(line: str, tail: deque[str]) -> int | None:
-    """Log a line of the trainer as if it had been logged here; return the step that it reports."""
-    try:
+def _record(line: str) -> JsonDict:
+    """Return what a line of the trainer says; a library's own print, or a traceback, is taken as its message."""
+    with contextlib.suppress(ValueError):
         record = json.loads(line)
-        level, name, message = record["level"], record["logger"], record["message"]
-    except (ValueError, KeyError, TypeError):  # a library's own print or a traceback
-        level, name, message, record = logging.INFO, __name__, line, {}
-    if message.strip():
-        tail.extend(message.splitlines())
-        logging.getLogger(name).log(level, "%s", message)
-    return record.get("progress")
+        if isinstance(record, dict) and ("status" in record or record.keys() >= {"level", "logger", "message"}):
+            return record
+    return {"level": logging.INFO, "logger": __name__, "message": line}
+
+
+def _pass_on(record: JsonDict) -> None:
+    """Log a record of the trainer as if it had been logged here."""
+    if record["message"].strip():
+        logging.getLogger(record["logger"]).log(record["level"], "%s", record["message"])
 
 
 def failure(status: TrainerStatus) -> InputError | Fault:
@@ -136,23 +139,6 @@ def failure(status: TrainerStatus) -> InputError | Fault:
     if status.state == "stopped":
         return Fault(f"training was stopped at {status.message}; run it again to continue from there")
     return Fault(
-        f"the trainer must end by itself and leave its result, but {status.message}\n"
-        f"Run again to continue from the last checkpoint."
+        f"the trainer must end by itself and leave its result, but {status.message}; its log lines above may say "
+        f"more, run again to continue from the last checkpoint"
     )
-
-
-def _status(job: TrainingJob, code: int, tail: deque[str]) -> TrainerStatus:
-    try:
-        status = TrainerStatus.model_validate_json((Path(job.folder) / STATUS_FILE).read_bytes())
-    except FileNotFoundError:
-        status = TrainerStatus(state="failed", message=_exit_text(code))
-    if status.state != "failed":
-        return status
-    return TrainerStatus(state="failed", message="\n".join([f"{status.message}. Its last lines:", *tail]))
-
-
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return f"it ended with exit code {code}"
-    hint = " (often the kernel, out of memory)" if code == -signal.SIGKILL else ""
-    return f"it was killed by signal {signal.Signals(-code).name}{hint}"

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from model.training.config import TrainingJob
 from model.training.engine import MOMENTS, ModelState
-from model.weights import save_weights
+from model.weights import save_tensors, save_weights
 from storage.errors import DamagedFile, InputError
 from storage.records import JsonDict
 from storage.writer import ArtifactWriter
@@ -76,7 +76,7 @@ def save_checkpoint(
         for moment in MOMENTS
         for name, tensor in model.moments[moment].items()
     }
-    save_file(moments, files["optimizer"])
+    save_tensors(moments, files["optimizer"])
     state = {
         "format": FORMAT,
         "identity": job.identity_digest(),

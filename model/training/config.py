@@ -3,7 +3,8 @@
 Importing it loads no torch: the recipes and `pile plan` read these classes.
 """
 
-from typing import ClassVar, Literal
+import signal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -17,9 +18,6 @@ VOCAB_MULTIPLE = 64
 
 PARENT_VARIABLE = "PILE_TRAINER_PARENT"
 """Environment variable with the number of the process that the trainer must not outlive."""
-
-STATUS_FILE = "status.json"
-"""Written into the job's folder by a trainer process that ends without a result."""
 
 FINAL = "final"
 """Part of a train artifact: the trained weights and their description."""
@@ -150,7 +148,7 @@ class TrainingJob(Config):
     checkpoints: tuple[str, ...]
     """Parts of the intact checkpoints, oldest first; the last one is continued."""
     folder: str
-    """A local folder, new for each start: here the processes find each other and say how they ended."""
+    """A local folder, new for each start: here the processes find each other."""
 
     def identity_digest(self) -> str:
         """Identify what is being trained: a checkpoint of another identity must not be continued."""
@@ -170,3 +168,11 @@ class TrainerStatus(Config):
     state: Literal["stopped", "input-error", "fault", "failed"]
     """`stopped` on request, after a checkpoint; the error classes by name; `failed` for anything else."""
     message: str
+
+    @classmethod
+    def of_exit(cls, code: int) -> Self:
+        """Return the status of a process that ended with this exit code (-9: by signal 9) and told nothing."""
+        if code >= 0:
+            return cls(state="failed", message=f"it ended with exit code {code}")
+        hint = " (often the kernel, out of memory)" if code == -signal.SIGKILL else ""
+        return cls(state="failed", message=f"it was killed by signal {signal.Signals(-code).name}{hint}")

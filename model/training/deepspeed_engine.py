@@ -21,6 +21,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
+from model.device import choose_device
 from model.training.config import TrainingJob
 from model.training.engine import (
     MOMENTS,
@@ -29,7 +30,6 @@ from model.training.engine import (
     adamw_moments,
     batch_loss,
     build_optimizer,
-    choose_device,
     restore_adamw,
 )
 from storage.errors import InputError

@@ -8,14 +8,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from model.device import choose_device
 from model.training.config import TrainConfig, TrainingJob
 from model.transformer import sequence_loss
-from storage.errors import InputError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's two running means of a parameter, by torch's names."""
@@ -89,22 +89,6 @@ def open_engine(job: TrainingJob, model: nn.Module, resume: ModelState | None) -
     from model.training.local_engine import LocalEngine  # noqa: PLC0415 - it imports this module
 
     return LocalEngine(job, model, resume)
-
-
-def choose_device(wanted: Literal["auto", "cpu", "mps", "cuda"]) -> torch.device:
-    """Return the device of this process: its own GPU if there are several.
-
-    Raises: InputError if the machine has no such device.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    kind = next(name for name in available if available[name]) if wanted == "auto" else wanted
-    if not available[kind]:
-        raise InputError(
-            f"device {kind!r} must be usable by torch {torch.__version__} on this machine, but it is not; "
-            f"choose 'auto' or 'cpu', or install the torch build for it"
-        )
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    return torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:

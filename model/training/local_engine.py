@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from model.device import choose_device
 from model.training.config import TrainingJob
 from model.training.engine import (
     Batch,
@@ -14,7 +15,6 @@ from model.training.engine import (
     adamw_moments,
     batch_loss,
     build_optimizer,
-    choose_device,
     restore_adamw,
 )
 

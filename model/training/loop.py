@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model.config import ModelConfig, count_parameters
+from model.device import choose_device
 from model.training.batches import PackedData, evaluation_batches, open_data, step_batches
 from model.training.checkpoint import (
     Checkpoint,
@@ -32,7 +33,8 @@ from model.training.metrics import MetricsLog, WandbCopy
 from model.training.schedule import learning_rate
 from model.transformer import Transformer
 from model.weights import TrainedModel, save_description, save_weights
-from storage.errors import Fault
+from storage.config import changed
+from storage.errors import InputError
 from storage.store import Store
 from storage.writer import ArtifactWriter
 
@@ -43,8 +45,10 @@ def train(job: TrainingJob, stop_requested: Callable[[], bool]) -> Progress:
     """Train to the last step and commit the parts REPORT and FINAL, or to a requested stop.
 
     Returns: how far it came; after a stop less than `max_steps`, and a checkpoint holds that step.
-    Raises: InputError; Fault for a loss that is not a number and for damaged data.
+    Raises: InputError, also for a loss that is not a number: it comes again; Fault for damaged data.
     """
+    # What is announced, reported and compared with a checkpoint is the device that is used, not `auto`.
+    job = changed(job, device=choose_device(job.device).type)
     store = Store(job.store)
     writer = ArtifactWriter(store, job.output.stage, job.output.key)
     data = open_data(store, job)
@@ -136,12 +140,12 @@ class Training:
         self.tokens += int(tokens)
 
     def _read_updates(self) -> None:
-        """Fetch and check the losses since the last call. Raises: Fault at the first that is not a number."""
+        """Fetch and check the losses since the last call. Raises: InputError at the first that is not a number."""
         losses = self.engine.total([float(update.loss) for update in self.unread])
         for update, summed in zip(self.unread, losses, strict=True):
             loss, norm = summed / update.tokens, float(update.grad_norm)
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise Fault(
+                raise InputError(
                     f"loss and gradient norm must stay finite numbers, found loss {loss} and norm {norm} at step "
                     f"{update.step} (learning rate {learning_rate(self.config, update.step):.3g}); train with a "
                     f"lower learning_rate, a longer warm-up or a lower max_grad_norm"

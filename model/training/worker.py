@@ -1,11 +1,12 @@
 """The trainer process: `python -m model.training.worker job.json`, started by tasks.trainer_process.
 
-For the deepspeed engine the first process becomes torchrun, which starts one worker per rank. The job file is the
-only argument, since torchrun would take abbreviations of its own options out of ours. Log lines go to stdout as
-one JSON object each; how the training ended goes to a status file, for torchrun's exit code tells little.
+The first process becomes torchrun, which starts one worker per rank, for every engine. The job file is the only
+argument, since torchrun would take abbreviations of its own options out of ours. Log lines go to stdout as one
+JSON object each, and so does how the training ended: torchrun's exit code tells little, and a disk may be full.
 """
 
 import ctypes
+import errno
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from typing import TextIO
 import numpy as np
 import torch
 
-from model.training.config import PARENT_VARIABLE, STATUS_FILE, TrainerStatus, TrainingJob
+from model.training.config import PARENT_VARIABLE, TrainerStatus, TrainingJob
 from storage.errors import Fault, InputError
 
 log = logging.getLogger("model.training.worker")  # __name__ is __main__ here
@@ -33,23 +34,28 @@ def main(job_file: str) -> int:
     end_with_parent()
     job = TrainingJob.model_validate_json(Path(job_file).read_bytes())
     log_as_json(sys.stdout)
-    if job.engine == "deepspeed" and "RANK" not in os.environ:
-        return launch(job, job_file)
+    try:
+        return work(job) if "RANK" in os.environ else launch(job, job_file)
+    except BaseException as error:  # the parent must learn the reason, whatever it is
+        status = status_of(error, job.store)
+        if status.state == "failed":
+            log.exception("the trainer failed")
+        report(sys.stdout, status)
+        return 1
+
+
+def work(job: TrainingJob) -> int:
+    """Train, as one of the processes that torchrun starts."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # Ctrl-C reaches the whole process group
         signal.signal(number, lambda *_: stop.set())
-    try:
-        set_up_torch(job)
-        from model.training.loop import train  # noqa: PLC0415 - reads data and model code; after the signals
+    set_up_torch(job)
+    from model.training.loop import train  # noqa: PLC0415 - reads data and model code; after the signals
 
-        progress = train(job, stop.is_set)
-    except BaseException as error:  # the parent must learn the reason, whatever it is
-        report(job, status_of(error))
-        if not isinstance(error, InputError | Fault):
-            log.exception("the trainer failed")
-        return 1
-    if progress.step < job.config.max_steps and os.environ.get("RANK", "0") == "0":
-        report(job, TrainerStatus(state="stopped", message=f"step {progress.step} of {job.config.max_steps}"))
+    progress = train(job, stop.is_set)
+    if progress.step < job.config.max_steps and os.environ["RANK"] == "0":
+        came_to = f"step {progress.step} of {job.config.max_steps}"
+        report(sys.stdout, TrainerStatus(state="stopped", message=came_to))
     return 0
 
 
@@ -63,9 +69,15 @@ def launch(job: TrainingJob, job_file: str) -> int:
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     options = ["--nnodes=1", f"--nproc-per-node={job.processes}", "--max-restarts=0", "--local-addr=127.0.0.1"]
     options += ["--rdzv-backend=c10d", f"--rdzv-endpoint={job.folder}/torchrun", "--rdzv-conf=store_type=file"]
+    # Its lines say that a process ended and was told to; why, the workers say themselves.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         torchrun([*options, "-m", "model.training.worker", job_file])
-    except (ChildFailedError, SignalException):  # the status file and the log say more
+    except ChildFailedError as error:
+        # Counts only if no worker said why; one that was killed did not.
+        report(sys.stdout, TrainerStatus.of_exit(error.get_first_failure()[1].exitcode))
+        return 1
+    except SignalException:
         return 1
     return 0
 
@@ -123,22 +135,35 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def status_of(error: BaseException) -> TrainerStatus:
-    """Return what the parent process raises again."""
+def status_of(error: BaseException, store: str) -> TrainerStatus:
+    """Return what the parent process raises again. `store` is named if an error of the disk names no file."""
     if isinstance(error, InputError):
         return TrainerStatus(state="input-error", message=str(error))
     if isinstance(error, Fault):
         return TrainerStatus(state="fault", message=str(error))
+    if isinstance(error, OSError):
+        return TrainerStatus(state="fault", message=disk_text(error, store))
     return TrainerStatus(state="failed", message=f"{type(error).__name__}: {error}")
 
 
-def report(job: TrainingJob, status: TrainerStatus) -> None:
-    """Write the status file, unless another process has failed before: its reason is the cause."""
-    try:
-        with (Path(job.folder) / STATUS_FILE).open("x") as file:
-            file.write(status.model_dump_json())
-    except FileExistsError:
-        pass
+def disk_text(error: OSError, store: str) -> str:
+    """Return what a user should know when the operating system refuses to read or write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"there must be room on the disk of {error.filename or store}, found it full ({error.strerror}); free "
+            f"some, or use another --store or PILE_SCRATCH, and run again: finished checkpoints are kept"
+        )
+    return (
+        f"the trainer must be able to read and write its files, but the operating system refused: {error}; mend "
+        f"that and run again: finished checkpoints are kept"
+    )
+
+
+def report(stream: TextIO, status: TrainerStatus) -> None:
+    """Tell the parent how the training ended. It believes the first that it is told: that is the cause."""
+    # A line of its own, even if a library left one unfinished.
+    stream.write(f"\n{json.dumps({'status': status.model_dump()})}\n")
+    stream.flush()
 
 
 if __name__ == "__main__":

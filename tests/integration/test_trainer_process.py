@@ -90,6 +90,12 @@ def trainer_of(process: "subprocess.Popen[str]", store: Store) -> int:
     return trainer
 
 
+def worker_of(trainer: int) -> int:
+    """Return the process that trains: the trainer itself is torchrun."""
+    (worker,) = children(trainer)
+    return worker
+
+
 def output_of(store: Store) -> str:
     with stage_process(store) as process:
         return process.communicate(timeout=WAIT_SECONDS)[0]
@@ -120,6 +126,31 @@ def test_training_survives_the_death_of_its_process(tiny_corpus, undisturbed: st
     assert result(store)[1] == undisturbed
 
 
+def test_training_whose_worker_is_killed_says_so_in_one_line(tiny_corpus) -> None:
+    store = tiny_corpus.store
+    with stage_process(store) as process:
+        os.kill(worker_of(trainer_of(process, store)), signal.SIGKILL)
+        output, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert output.splitlines()[-1].startswith("FAULT the trainer must end by itself")
+    assert "killed by signal SIGKILL" in output.splitlines()[-1]
+    assert "torch" not in output.partition("step 1/")[2]  # no chatter of torchrun's
+
+
+def test_trainer_listens_on_no_port(tiny_corpus) -> None:
+    store = tiny_corpus.store
+    with stage_process(store) as process:
+        trainer = trainer_of(process, store)
+        sockets = {
+            os.readlink(link)
+            for number in (trainer, worker_of(trainer))
+            for link in Path(f"/proc/{number}/fd").iterdir()
+            if link.is_symlink()
+        }
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    listening = {f"socket:[{line.split()[9]}]" for table in tables for line in table if line.split()[3] == "0A"}
+    assert not sockets & listening
+
+
 def test_training_that_is_told_to_stop_saves_its_step_first(tiny_corpus, undisturbed: str) -> None:
     store = tiny_corpus.store
     with stage_process(store) as process:
@@ -136,8 +167,9 @@ def test_training_ends_with_the_process_that_started_it(tiny_corpus, undisturbed
     store = tiny_corpus.store
     with stage_process(store) as process:
         trainer = trainer_of(process, store)
+        worker = worker_of(trainer)
         os.kill(process.pid, signal.SIGKILL)
-        wait_until(lambda: not is_running(trainer))
+        wait_until(lambda: not is_running(trainer) and not is_running(worker))
     assert "continuing from a checkpoint" in output_of(store)
     assert result(store)[1] == undisturbed
 
@@ -147,8 +179,10 @@ def test_interrupted_stage_leaves_no_process_and_a_checkpoint(tiny_corpus, whole
     store = tiny_corpus.store
     with stage_process(store) as process:
         trainer = trainer_of(process, store)
+        worker = worker_of(trainer)
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=WAIT_SECONDS)
         assert not is_running(trainer)
+        assert not is_running(worker)
     assert output.splitlines()[-1].startswith(("KEYBOARDINTERRUPT", "FAULT training was stopped"))
     assert "DIGEST" in output_of(store)

@@ -17,7 +17,7 @@ from model.training.schedule import learning_rate
 from model.transformer import Transformer
 from model.weights import load_model
 from storage.config import changed
-from storage.errors import Fault
+from storage.errors import InputError
 from storage.shuffle import batch_indices
 from storage.store import Store
 from storage.writer import ArtifactWriter
@@ -222,7 +222,7 @@ def test_training_keeps_the_newest_checkpoints_only(tiny_corpus, job_for) -> Non
 def test_training_whose_loss_is_no_number_names_the_step_and_saves_nothing_after(tiny_corpus, job_for) -> None:
     config = changed(CONFIG, learning_rate=1e30, warmup_steps=0, checkpoint_every=1, log_every=8)
     job = job_for(tiny_corpus, config)
-    with pytest.raises(Fault, match=r"finite numbers, found .*nan at step 2 .*learning_rate"):
+    with pytest.raises(InputError, match=r"finite numbers, found .*nan at step 2 .*learning_rate"):
         train(job, never)
     assert checkpoints_of(job) == ("step-000001",)
 

@@ -1,5 +1,6 @@
 """The trainer process: what it loads, how it logs, when it ends."""
 
+import errno
 import io
 import json
 import logging
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from model.training.config import PARENT_VARIABLE, STATUS_FILE, TrainConfig, TrainerStatus
+from model.training.config import PARENT_VARIABLE, TrainerStatus
 from model.training.worker import log_as_json, report, status_of
 from storage.errors import DamagedFile, InputError
 
@@ -99,12 +100,41 @@ def test_log_lines_are_json_with_the_step() -> None:
     ]
 
 
-def test_first_reason_of_a_failure_is_the_one_that_is_told(tiny_corpus, job_for) -> None:
-    job = job_for(tiny_corpus, TrainConfig())
-    Path(job.folder).mkdir()
-    for error in (DamagedFile("shard 3 is damaged"), RuntimeError("connection closed by peer")):
-        report(job, status_of(error))
-    told = TrainerStatus.model_validate_json((Path(job.folder) / STATUS_FILE).read_bytes())
-    assert told == TrainerStatus(state="fault", message="shard 3 is damaged")
-    assert status_of(InputError("no")).state == "input-error"
-    assert status_of(RuntimeError("no")) == TrainerStatus(state="failed", message="RuntimeError: no")
+def test_status_tells_the_kind_of_an_error() -> None:
+    assert status_of(DamagedFile("shard 3"), "s") == TrainerStatus(state="fault", message="shard 3")
+    assert status_of(InputError("no"), "s") == TrainerStatus(state="input-error", message="no")
+    assert status_of(RuntimeError("no"), "s") == TrainerStatus(state="failed", message="RuntimeError: no")
+
+
+def test_full_disk_is_a_fault_that_says_what_to_do() -> None:
+    named = status_of(OSError(errno.ENOSPC, "No space left on device", "/disk/file"), "/store")
+    unnamed = status_of(OSError(errno.ENOSPC, "No space left on device"), "/store")
+    assert named.state == unnamed.state == "fault"
+    assert named.message.startswith("there must be room on the disk of /disk/file, found it full")
+    assert unnamed.message.startswith("there must be room on the disk of /store, found it full")
+    assert named.message.endswith("run again: finished checkpoints are kept")
+
+
+def test_refusal_of_the_operating_system_is_a_fault_that_names_the_file() -> None:
+    status = status_of(PermissionError(errno.EACCES, "Permission denied", "/disk/file"), "/store")
+    assert status.state == "fault"
+    assert "Permission denied: '/disk/file'" in status.message
+
+
+def test_status_is_a_line_of_its_own_after_an_unfinished_one() -> None:
+    stream = io.StringIO()
+    stream.write("a library writes")
+    report(stream, TrainerStatus(state="fault", message='disk\n"x"'))
+    assert json.loads(stream.getvalue().splitlines()[1]) == {"status": {"state": "fault", "message": 'disk\n"x"'}}
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (3, "it ended with exit code 3"),
+        (-signal.SIGKILL, "it was killed by signal SIGKILL (often the kernel, out of memory)"),
+        (-signal.SIGSEGV, "it was killed by signal SIGSEGV"),
+    ],
+)
+def test_status_of_a_process_that_told_nothing_says_how_it_ended(code: int, message: str) -> None:
+    assert TrainerStatus.of_exit(code) == TrainerStatus(state="failed", message=message)

@@ -1,5 +1,7 @@
 """Trained models on disk: what is written comes back, and anything else is refused."""
 
+import errno
+import resource
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,14 @@ from safetensors.torch import save_file
 
 from model.config import ModelConfig
 from model.transformer import Transformer
-from model.weights import TrainedModel, load_description, load_model, save_description, save_weights
+from model.weights import (
+    TrainedModel,
+    load_description,
+    load_model,
+    save_description,
+    save_tensors,
+    save_weights,
+)
 from storage.errors import DamagedFile, Fault
 
 CONFIG = ModelConfig(vocab_size=17, n_layers=2, n_heads=2, n_kv_heads=1, d_model=8, d_ff=12, max_seq_len=8)
@@ -57,6 +66,24 @@ def test_weights_of_another_model_are_refused(files: tuple[Path, Path], damage: 
     save_file(state, files[0])
     with pytest.raises(Fault, match=r"head\.weight" if damage == "unknown" else r"norm\.weight"):
         load_model(*files)
+
+
+def test_tensors_that_the_disk_does_not_take_raise_its_error(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # stands for a full disk
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            save_tensors({"a.weight": torch.zeros(100_000)}, tmp_path / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "model.safetensors"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_in_a_folder_that_is_missing_raise_the_error_of_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        save_tensors({"a.weight": torch.zeros(3)}, tmp_path / "missing" / "model.safetensors")
+    assert caught.value.filename == str(tmp_path / "missing" / "model.safetensors")
 
 
 def test_cut_weights_file_is_damaged(files: tuple[Path, Path]) -> None:

@@ -129,9 +129,9 @@ def test_stage_on_another_number_of_threads_has_the_same_key(tiny_corpus) -> Non
     assert again.manifest == first.manifest
 
 
-def test_stage_raises_the_fault_of_the_trainer_as_its_own(tiny_corpus) -> None:
+def test_loss_that_is_no_number_is_an_input_error_without_a_trace(tiny_corpus) -> None:
     config = changed(CONFIG, learning_rate=1e30, warmup_steps=0)
-    with pytest.raises(Fault, match=r"finite numbers, found .* at step 2") as raised:
+    with pytest.raises(InputError, match=r"finite numbers, found .* at step 2") as raised:
         run(tiny_corpus, config)
     assert "Traceback" not in str(raised.value)
     assert sorted(writer_for(tiny_corpus, config).parts()) == []
