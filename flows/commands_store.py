@@ -3,22 +3,27 @@
 import argparse
 import dataclasses
 import json
+import logging
+import math
 import sys
+from pathlib import PurePosixPath
 from typing import Any
 
 from flows.runs import open_store
 from flows.stages import checked_stage
-from flows.summary import describe, size, tables, text_table
+from flows.summary import counted, describe, size, tables, text_table
 from storage import lineage as lineages
 from storage import maintenance
-from storage.errors import InputError
-from storage.records import Run
+from storage.errors import DamagedFile, DamagedRecord, InputError
+from storage.records import Pin, Run, decode_record
 from storage.store import Artifact, Store
+
+log = logging.getLogger(__name__)
 
 
 def ls(options: argparse.Namespace) -> int:
     """List artifacts or runs, oldest first."""
-    store = open_store(options.store)
+    store = existing_store(options.store)
     rows: list[dict[str, Any]]
     if options.runs:
         rows = [
@@ -27,7 +32,7 @@ def ls(options: argparse.Namespace) -> int:
         ]
     else:
         stage = checked_stage(options.stage).name if options.stage else None
-        pins = {(pin.stage, pin.key): pin.name for pin in store.pins()}
+        pins = {(pin.stage, pin.key): pin.name for pin in readable_pins(store)[0]}
         rows = [
             {
                 "artifact": f"{m.stage}/{m.key}",
@@ -44,7 +49,7 @@ def ls(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Show a run, or an artifact with its counts, tables and files."""
-    store = open_store(options.store)
+    store = existing_store(options.store)
     if options.what and "/" in options.what:
         return _show_artifact(find_artifact(store, options.what), options)
     found = find_run(store, options.what)
@@ -57,13 +62,13 @@ def show(options: argparse.Namespace) -> int:
     elif options.json:
         print_json(json.loads(found.model_dump_json()))
     else:
-        print_run(store, found)
+        return print_run(store, found)
     return 0
 
 
 def lineage(options: argparse.Namespace) -> int:
     """Print what an artifact was made from, down to the sources."""
-    store = open_store(options.store)
+    store = existing_store(options.store)
     manifest = find_artifact(store, options.what).manifest
     tree = lineages.lineage(store, manifest.stage, manifest.key)
     print_json(dataclasses.asdict(tree)) if options.json else print("\n".join(lineages.as_lines(tree)))
@@ -72,7 +77,7 @@ def lineage(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Check every stored byte; exit code 1 if something is damaged."""
-    store = open_store(options.store)
+    store = existing_store(options.store)
     stage = checked_stage(options.stage).name if options.stage else None
     problems = list(maintenance.verify_store(store, stage))
     damaged = [problem for problem in problems if problem.damage]
@@ -81,13 +86,14 @@ def verify(options: argparse.Namespace) -> int:
     else:
         for problem in problems:
             print(f"{'DAMAGED' if problem.damage else 'unused '}  {problem.path}  {problem.message}")
-        print(f"{len(damaged)} damaged files in {store.url}")
+        print(f"{counted(len(damaged), 'damaged files')} in {store.url}")
     return 1 if damaged else 0
 
 
 def gc(options: argparse.Namespace) -> int:
     """Show or delete what nothing needs."""
-    store = open_store(options.store)
+    store = existing_store(options.store)
+    _check_gc(options)
     garbage = maintenance.plan_garbage(store, options.keep_runs, options.min_age_hours * 3600)
     if options.json:
         print_json([dataclasses.asdict(item) for item in garbage])
@@ -95,15 +101,31 @@ def gc(options: argparse.Namespace) -> int:
         for item in garbage:
             print(f"{size(item.bytes):>9}  {item.path}  {item.reason}")
         total = size(sum(item.bytes for item in garbage))
-        print(f"{len(garbage)} files, {total}{'' if options.delete else '; add --delete to remove them'}")
+        print(
+            f"{counted(len(garbage), 'files')}, {total}{'' if options.delete else '; add --delete to remove them'}"
+        )
     if options.delete:
         maintenance.collect(store, garbage)
     return 0
 
 
+def _check_gc(options: argparse.Namespace) -> None:
+    if not (math.isfinite(options.min_age_hours) and options.min_age_hours >= 0):
+        raise InputError(
+            f"--min-age-hours must be a number of hours from 0 on, found {options.min_age_hours}; "
+            f"leave it out for 24"
+        )
+    if options.keep_runs < 0:
+        raise InputError(
+            f"--keep-runs must be a number of runs from 0 on, found {options.keep_runs}; leave it out for 3"
+        )
+
+
 def pin(options: argparse.Namespace) -> int:
-    """List, add or remove pins."""
-    store = open_store(options.store)
+    """List, add or remove pins; exit code 1 if one of the list is damaged."""
+    store = existing_store(options.store)
+    if options.name == "":
+        raise InputError("a pin must have a name, found an empty one; write `pile pin NAME stage/key`")
     if options.remove:
         if not options.name:
             raise InputError("`pile pin --remove` must be given the name of a pin; see `pile pin`")
@@ -113,9 +135,35 @@ def pin(options: argparse.Namespace) -> int:
             raise InputError("`pile pin NAME` must be told what to keep: stage/key or a stage; see `pile ls`")
         manifest = find_artifact(store, options.what).manifest
         store.write_pin(options.name, manifest.stage, manifest.key)
-    rows = [{"pin": p.name, "artifact": f"{p.stage}/{p.key}", "created": p.created} for p in store.pins()]
+    pins, damaged = readable_pins(store)
+    rows = [{"pin": p.name, "artifact": f"{p.stage}/{p.key}", "created": p.created} for p in pins]
     print_json(rows) if options.json else print(text_table(rows))
-    return 0
+    return 1 if damaged else 0
+
+
+def existing_store(url: str | None) -> Store:
+    """Open a store to look at it. Raises: InputError if there is none: a misspelt place is not an empty store."""
+    store = open_store(url)
+    if not store.paths("runs") and not store.paths("artifacts"):
+        raise InputError(
+            f"there is no store at {store.url}, neither artifacts nor runs; correct --store or PILE_STORE, or "
+            f"make one with `pile run`"
+        )
+    return store
+
+
+def readable_pins(store: Store) -> tuple[list[Pin], bool]:
+    """Return the pins that can be read, and whether one cannot, which is said on the log."""
+    pins, damaged = [], False
+    for path in store.paths("pins"):
+        try:
+            pins.append(decode_record(Pin, store.files.read(path), f"{store.url}/{path}"))
+        except FileNotFoundError:  # removed while we looked
+            continue
+        except DamagedRecord as error:
+            damaged = True
+            log.warning("%s", error)
+    return pins, damaged
 
 
 def find_artifact(store: Store, what: str) -> Artifact:
@@ -138,29 +186,47 @@ def find_artifact(store: Store, what: str) -> Artifact:
 
 
 def find_run(store: Store, what: str | None) -> Run:
-    """Return a run by its id, the newest of a recipe, or the newest of all. Raises: InputError."""
+    """Return a run by its id, the newest of a recipe, or the newest of all.
+
+    Raises: InputError if there is none; DamagedRecord if it is there but cannot be read.
+    """
+    paths = {PurePosixPath(path).stem: path for path in store.paths("runs")}
     runs = list(store.runs())
     for found in reversed(runs):
         if what is None or what in (found.run_id, found.recipe_name):
             return found
-    raise InputError(f"there is no run {what or ''} in {store.url}; see `pile ls --runs`")
+    damaged = {run_id: path for run_id, path in paths.items() if run_id not in {run.run_id for run in runs}}
+    if damaged and (what is None or what in damaged):
+        names = ", ".join(f"{store.url}/{damaged[run_id]}" for run_id in ([what] if what else damaged))
+        raise DamagedRecord(
+            f"the record of a run must be readable to show it, but {names} is damaged; restore it, or show an "
+            f"artifact by its stage/key, see `pile ls`"
+        )
+    raise InputError(f"there is no run {f'{what!r} ' if what else ''}in {store.url}; see `pile ls --runs`")
 
 
-def print_run(store: Store, found: Run) -> None:
-    """Print what a run did, stage by stage, and where its results lie."""
+def print_run(store: Store, found: Run) -> int:
+    """Print what a run did, stage by stage, and where its results lie; return 1 if some of that is damaged."""
     rows = []
     artifacts = {}
+    damage: list[str] = []
     for stage in found.stages:
-        artifact = store.find(stage.stage, stage.key) if stage.key else None
+        artifact, holds = None, ""
+        try:
+            artifact = store.find(stage.stage, stage.key) if stage.key else None
+        except (DamagedRecord, DamagedFile) as error:
+            damage.append(str(error))
+            holds = "DAMAGED"
         if artifact is not None:
             artifacts[stage.stage] = artifact
+            holds = describe(artifact.counts)
         rows.append(
             {
                 "stage": stage.stage,
                 "state": stage.state,
                 "seconds": f"{stage.seconds:.1f}",
                 "artifact": f"{stage.stage}/{stage.key}" if stage.key else "",
-                "holds": describe(artifact.counts) if artifact else "",
+                "holds": holds,
             }
         )
     print(
@@ -168,11 +234,22 @@ def print_run(store: Store, found: Run) -> None:
     )
     print(text_table(rows))
     for name in ("train", "evaluate"):
-        for title, table in tables(artifacts[name]).items() if name in artifacts else ():
-            print(f"\n{title}\n{text_table(table)}")
+        try:
+            for title, table in tables(artifacts[name]).items() if name in artifacts else ():
+                print(f"\n{title}\n{text_table(table)}")
+        except DamagedFile as error:
+            damage.append(str(error))
     print(f"\nartifacts  {store.url}/artifacts")
     if "publish" in artifacts:
-        print(f"published  {artifacts['publish'].open_folder('huggingface')}")
+        try:
+            print(f"published  {artifacts['publish'].open_folder('huggingface')}")
+        except DamagedFile as error:
+            damage.append(str(error))
+    for message in damage:
+        log.warning("%s", message)
+    if damage:
+        print("some of this run is damaged, see above; `pile verify` reads all of the store", file=sys.stderr)
+    return 1 if damage else 0
 
 
 def _show_artifact(artifact: Artifact, options: argparse.Namespace) -> int:

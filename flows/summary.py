@@ -45,9 +45,14 @@ def describe(counts: Mapping[str, int]) -> str:
     shown = []
     for name, meaning in MAIN_COUNTS.items():
         if name in counts:
-            number = size(counts[name]) if name.endswith("bytes") else f"{counts[name]:,}"
-            shown.append(f"{number} {meaning}")
+            count = counts[name]
+            shown.append(f"{size(count)} {meaning}" if name.endswith("bytes") else counted(count, meaning))
     return ", ".join(shown)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, given in the plural: `1 file`, `2 files`."""
+    return f"{count:,} {noun if count != 1 else noun.removesuffix('s')}"
 
 
 def size(count: float) -> str:

@@ -9,7 +9,7 @@ Resume  a half-fetched file continues at its last byte, a committed shard is nev
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import ClassVar
@@ -155,8 +155,9 @@ def download_corpus(config: DownloadConfig, *, build: Build) -> list[Part]:
     names = sorted((part for group in groups for part in group.parts), key=_part_order)
     log.info("%d source files become %d parts", sum(map(len, splits.values())), len(names))
     finished = frozenset(build.finished_parts(names))
+    origin = _origin(config, splits)
     work = WriteShards(
-        build.writer, _fields(config), config.val_fraction, config.test_fraction, config.max_bad_lines
+        build.writer, _fields(config), config.val_fraction, config.test_fraction, config.max_bad_lines, origin
     )
     to_do = [
         replace(group, finished=finished.intersection(group.parts))
@@ -166,7 +167,7 @@ def download_corpus(config: DownloadConfig, *, build: Build) -> list[Part]:
     for_each_shard(build, to_do, work)
     committed = build.writer.parts()
     parts = [committed[name] for name in names]
-    _check_result(config, parts)
+    _check_result(config, parts, origin)
     _report(build, parts)
     return parts
 
@@ -206,16 +207,27 @@ def _by_split(files: list[SourceFile]) -> dict[str, list[SourceFile]]:
     return {split: members for split, members in found.items() if members}
 
 
+def _origin(config: DownloadConfig, splits: Mapping[str, Sequence[SourceFile]]) -> str:
+    """Return the folder or URL that the names of the sources are relative to, '' for what was laid out here."""
+    if config.files:
+        first = splits["train"][0]
+        return str(first.path).removesuffix(f"/{first.name}")
+    return config.mirror.rstrip("/")
+
+
 def _bad_lines(parts: list[Part]) -> list[BadLine]:
     return [BadLine(**line) for part in parts for line in part.info.get(BAD_LINES, ())]
 
 
-def _check_result(config: DownloadConfig, parts: list[Part]) -> None:
+def _check_result(config: DownloadConfig, parts: list[Part], origin: str) -> None:
     bad_lines = _bad_lines(parts)
     if len(bad_lines) > config.max_bad_lines:
-        raise too_many_bad_lines(bad_lines[0], len(bad_lines), config.max_bad_lines)
+        raise too_many_bad_lines(bad_lines[0], len(bad_lines), config.max_bad_lines, origin)
     if not any(part.counts.get("documents") for part in parts):
-        raise InputError("the sources must hold at least one document with text, found none")
+        raise InputError(
+            "the sources must hold at least one document with text, found none; look into the files that "
+            "download.files or download.mirror and download.include name, and name others"
+        )
 
 
 def _report(build: Build, parts: list[Part]) -> None:

@@ -214,7 +214,7 @@ def _sum(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 STAGE = Stage(
     name="evaluate",
-    version=1,
+    version=2,  # 2: zstd without --long and xz without -e
     config=EvaluateConfig,
     build=evaluate_model,
     inputs={"model": "train", "tokenizer": "train-tokenizer", "corpus": "dedup"},

@@ -13,7 +13,6 @@ from typing import Any
 from storage.errors import Fault
 from storage.store import Artifact
 from tasks.build import Build
-from tasks.held_out import ZSTD_WINDOW_LOG
 from tasks.markdown import fenced, inline, table
 
 log = logging.getLogger(__name__)
@@ -39,9 +38,9 @@ a token is predicted from those before it in its block and from the one token be
 block has as much of the document before it as fits. This is the rule of lm-eval's `loglikelihood_rolling`. The
 end-of-text token after a document is not scored. The tokens were checked to decode to exactly the text.
 
-zstd (-19 --long={window_log}) and xz (-9e) compress the same documents, put together per subset. They begin with
-nothing and see these bytes only, and their sizes include their file formats; the model was trained on other texts
-of the kind, and its own {parameters:,} parameters are not counted. The row `all` sums the costs of the subsets."""
+zstd (level 19) and xz (preset 9) compress the same documents, put together per subset. They begin with nothing and
+see these bytes only, and their sizes include their file formats; the model was trained on other texts of the kind,
+and its own {parameters:,} parameters are not counted. The row `all` sums the costs of the subsets."""
 
 
 def write_reports(
@@ -110,7 +109,7 @@ def method_text(metrics: dict[str, Any]) -> str:
     """Return how bits per byte were measured, and what they would be without a model."""
     total = metrics["total"]["bits_per_byte"]
     baselines = " and ".join(f"{total[name]:.4f} with {meaning}" for name, meaning in BASELINES.items())
-    method = METHOD.format(window_log=ZSTD_WINDOW_LOG, **metrics["model"])
+    method = METHOD.format(**metrics["model"])
     return f"{method} For all text it would be {baselines}."
 
 

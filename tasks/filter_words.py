@@ -187,16 +187,12 @@ def word_table() -> WordTable:
     return WordTable()
 
 
-def normalised_words(text: str) -> list[str]:
-    """Return the words that MinHash compares: lower case, no punctuation or accents, every number is `0`.
-
-    The same as datatrove's `simplify_text(text).split()`.
-    """
-    return [word.decode() for line in normalised_lines(text.split()) for word in line.split()]
-
-
 def normalised_lines(words: list[str]) -> list[bytes]:
-    """Normalise words without white space, all at once; each becomes a line of normalised words in UTF-8."""
+    """Normalise words without white space, all at once; each becomes a line of normalised words in UTF-8.
+
+    They are those that MinHash compares: lower case, no punctuation or accents, every number is `0`. The same as
+    datatrove's `simplify_text(text).split()`.
+    """
     text = "\n".join(words).lower()
     if text.isascii():
         data = _ASCII_NUMBER.sub(b"0", text.encode()).translate(_ASCII_SPACE_FOR_MARK)

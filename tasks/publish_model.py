@@ -11,8 +11,10 @@ Nothing is committed before transformers has loaded the folder, from disk only, 
 trained model computes. The folder has no dates and no names of machines: the same inputs give the same bytes.
 """
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,14 +83,31 @@ def publish_model(
             (folder / "README.md").write_text(card, encoding="utf-8")
         else:
             _copy_part(part, build, folder)
-        check = check_folder(
-            folder, trained.network, trained.encoder, CHECKED_TEXTS, trained.eot_id, trained.used_vocab
-        )
+        with _quiet_transformers():
+            check = check_folder(
+                folder, trained.network, trained.encoder, CHECKED_TEXTS, trained.eot_id, trained.used_vocab
+            )
     if part is None:
         part = build.writer.commit_folder(PART, folder, counts={"parameters": check.parameters})
     build.table("Checked with transformers", _check_rows(check))
     build.table("Published files", [{"file": file.role, "bytes": file.bytes} for file in part.files])
     return [part]
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep warnings of transformers from the console; what they could mean is checked, and an error if so.
+
+    It warns that a checked text is longer than a small model reads, though nothing reads it but the tokenizer.
+    """
+    from transformers import logging  # noqa: PLC0415 - seconds, and only the check needs it
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _check_evaluation(metrics: dict[str, Any], model: Artifact, tokenizer: Artifact, evaluation: Artifact) -> None:

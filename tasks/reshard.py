@@ -81,6 +81,8 @@ class WriteShards:
     val_fraction: float
     test_fraction: float
     max_bad_lines: int
+    origin: str = ""
+    """Folder or URL that the names of the sources are relative to, for messages."""
 
     def __call__(self, group: Group) -> None:
         """Read the group from its beginning to its end and commit each shard when it is passed.
@@ -103,7 +105,7 @@ class WriteShards:
                 if isinstance(item, BadLine):
                     bad_lines.append(item)
             if len(bad_lines) > self.max_bad_lines:
-                raise too_many_bad_lines(bad_lines[0], len(bad_lines), self.max_bad_lines)
+                raise too_many_bad_lines(bad_lines[0], len(bad_lines), self.max_bad_lines, self.origin)
         for part in group.parts:
             self._commit(group, unfinished, part)
 
@@ -142,10 +144,11 @@ def split_by_hash(text: str, val_fraction: float, test_fraction: float) -> str:
     return "val" if place < test_fraction + val_fraction else "train"
 
 
-def too_many_bad_lines(first: BadLine, found: int, allowed: int) -> InputError:
-    """Return the error that names the first bad line."""
+def too_many_bad_lines(first: BadLine, found: int, allowed: int, origin: str = "") -> InputError:
+    """Return the error that names the first bad line, and its file below `origin`."""
+    place = f"{origin}/{first.file}" if origin else first.file
     return InputError(
-        f"{first.file} must hold a document in line {first.line} (byte {first.offset}), found {first.reason}; "
+        f"{place} must hold a document in line {first.line} (byte {first.offset}), found {first.reason}; "
         f"sources may have {allowed} bad lines, there are {found} or more: correct the file, or raise "
         f"download.max_bad_lines to leave such lines out"
     )

@@ -5,7 +5,9 @@ completion files: those say that a rank finished, not with which input and setti
 """
 
 import contextlib
+import copy
 import logging
+import os
 import re
 import shutil
 import threading
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import multiprocess  # datatrove's: pickles functions of __main__ too
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import PipelineStats
@@ -71,11 +74,44 @@ class _ForEach(Generic[ItemT]):
 
 
 class _QuietExecutor(LocalPipelineExecutor):
-    """The local executor, without its second copy of every log line on the console."""
+    """The local executor, with workers that end with us, and without a second copy of log lines on the console."""
+
+    pipeline: list[Any]
+
+    def run(self) -> PipelineStats:
+        """Run all tasks, in worker processes if there are to be several.
+
+        Not the inherited `run`: it gives its pool no initializer, and starts a manager process for a counter that
+        nobody reads. Killed, we would leave both behind.
+        """
+        if self.workers == 1:
+            pipeline, stats = self.pipeline, []
+            for rank in range(self.tasks):
+                self.pipeline = copy.deepcopy(pipeline)  # steps keep counts of their rank
+                stats.append(self._run_for_rank(rank))
+        else:
+            context = multiprocess.get_context(self.start_method)
+            with context.Pool(self.workers, initializer=_end_with_parent) as pool:
+                stats = list(pool.imap_unordered(self._run_for_rank, range(self.tasks)))
+        return sum(stats, start=PipelineStats())
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
         with contextlib.redirect_stderr(_Nowhere()):
             return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+def _end_with_parent() -> None:
+    """Make this worker end when the process that made the pool does, however that ends.
+
+    A worker that waits for its turn at the queue of tasks waits for ever if the one before it is gone. The parent
+    of a worker in the system's eyes is the fork server, which itself ends after its last worker.
+    """
+    threading.Thread(target=_exit_after_parent, name="parent", daemon=True).start()
+
+
+def _exit_after_parent() -> None:
+    multiprocess.parent_process().join()  # the end of a pipe that only the maker of the pool holds open
+    os._exit(1)
 
 
 class _Nowhere:

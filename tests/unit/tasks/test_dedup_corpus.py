@@ -5,6 +5,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from datatrove.utils.text import simplify_text
 
 from storage.errors import DamagedFile, InputError
 from storage.formats import Document, DocumentWriter, read_documents
@@ -14,7 +15,7 @@ from tasks.build import TABLES, Execution
 from tasks.dedup_corpus import STAGE, DedupConfig
 from tasks.duplicate_drops import SAMPLES
 from tasks.filter_policies import MinHash
-from tasks.filter_words import WordTable, normalised_words
+from tasks.filter_words import WordTable
 from tasks.signature_files import SignatureWriter
 from tasks.signatures import Signer, exact_hash
 from tasks.stage import RunContext, run_stage
@@ -79,7 +80,7 @@ def edited(random: Random, text: str, share: float) -> str:
 def jaccard(first: str, second: str) -> float:
     sets = []
     for text in (first, second):
-        words = normalised_words(text)
+        words = simplify_text(text).split()
         sets.append({tuple(words[start : start + 5]) for start in range(len(words) - 4)})
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 

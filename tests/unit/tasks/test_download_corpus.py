@@ -237,6 +237,27 @@ def test_bad_lines_of_all_files_are_counted_together(tmp_path: Path) -> None:
     assert download(tmp_path / "store", max_bad_lines=2, **config).counts["bad_lines"] == 2
 
 
+@pytest.mark.parametrize("max_bad_lines", [0, 1])
+def test_bad_line_names_its_file_among_those_of_equal_name(tmp_path: Path, max_bad_lines: int) -> None:
+    for name, data in (("one", GOOD), ("two", BROKEN * 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_bytes(data)
+    with pytest.raises(InputError, match=f"^{tmp_path}/two/a.jsonl must hold a document in line 1 "):
+        download(tmp_path / "store", files=(f"{tmp_path}/*/a.jsonl",), max_bad_lines=max_bad_lines)
+
+
+@pytest.mark.parametrize("place", ["folder", "http"])
+def test_bad_line_of_a_mirror_names_the_place_of_the_mirror(tmp_path: Path, place: str) -> None:
+    mirror = tmp_path / "mirror"
+    (mirror / "train").mkdir(parents=True)
+    (mirror / "train" / "00.jsonl.zst").write_bytes(zstandard.compress(BROKEN))
+    list_checksums(mirror)
+    with serve_folder(mirror) as url:
+        where = url if place == "http" else str(mirror)
+        with pytest.raises(InputError, match=f"^{where.rstrip('/')}/train/00.jsonl.zst must hold a document"):
+            download(tmp_path / "store", mirror=where)
+
+
 @pytest.mark.parametrize("suffix", ["zst", "gz"])
 def test_truncated_file_fails_before_any_shard_is_written(tmp_path: Path, suffix: str) -> None:
     compress = {"zst": zstandard.compress, "gz": gzip.compress}[suffix]
@@ -251,7 +272,7 @@ def test_truncated_file_fails_before_any_shard_is_written(tmp_path: Path, suffix
 @pytest.mark.parametrize("content", [b"", b"\n\n", b'{"text": " "}\n'])
 def test_sources_without_any_text_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
-    with pytest.raises(InputError, match="at least one document"):
+    with pytest.raises(InputError, match=r"at least one document.*name others"):
         download(tmp_path / "store", files=(f"{tmp_path}/a.jsonl",))
 
 

@@ -5,12 +5,13 @@ from random import Random
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from datatrove.utils.text import simplify_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.errors import DamagedFile
 from tasks.filter_policies import MinHash
-from tasks.filter_words import WordTable, normalised_words
+from tasks.filter_words import WordTable
 from tasks.signature_files import SignatureWriter, read_layout, read_signatures
 from tasks.signatures import (
     BLOCK,
@@ -40,7 +41,7 @@ def signature(text: str, layout: MinHash) -> np.ndarray:
 def jaccard(first: str, second: str, size: int) -> float:
     sets = []
     for text in (first, second):
-        words = normalised_words(text)
+        words = simplify_text(text).split()
         sets.append({tuple(words[start : start + size]) for start in range(len(words) - size + 1)})
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 

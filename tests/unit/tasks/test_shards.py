@@ -1,0 +1,100 @@
+"""The pool of worker processes: all items are worked on, errors arrive, and nothing outlives the parent."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import tasks
+from storage.errors import InputError
+from storage.store import Store
+from storage.writer import ArtifactWriter
+from tasks.build import Build, Execution
+from tasks.shards import for_each_shard
+
+
+@dataclass(frozen=True)
+class Note:
+    """Leaves a file for each item, or refuses it."""
+
+    folder: Path
+    refused: str = ""
+
+    def __call__(self, item: str) -> None:
+        if item == self.refused:
+            raise InputError(f"{item} cannot be used")
+        (self.folder / item).write_text(str(os.getpid()))
+
+
+def make_build(folder: Path, workers: int) -> Build:
+    writer = ArtifactWriter(Store(str(folder / "store")), "filter", "0" * 16)
+    return Build(writer, Execution(workers=workers), lambda done, total, unit: None)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_item_is_worked_on_in_as_many_processes_as_there_may_be(tmp_path: Path, workers: int) -> None:
+    items = [f"item-{number}" for number in range(5)]
+    (tmp_path / "notes").mkdir()
+    for_each_shard(make_build(tmp_path, workers), items, Note(tmp_path / "notes"))
+    notes = {path.name: int(path.read_text()) for path in (tmp_path / "notes").iterdir()}
+    assert sorted(notes) == items
+    assert ({*notes.values()} == {os.getpid()}) == (workers == 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_error_of_a_worker_is_raised_as_it_is(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(InputError, match=r"^b cannot be used$"):
+        for_each_shard(make_build(tmp_path, workers), ["a", "b"], Note(tmp_path, refused="b"))
+
+
+PARENT = """
+import sys
+import time
+from pathlib import Path
+
+from storage.store import Store
+from storage.writer import ArtifactWriter
+from tasks.build import Build, Execution
+from tasks.shards import for_each_shard
+
+
+class Work:
+    def __call__(self, item):
+        print(item, flush=True)
+        if item == "long":
+            time.sleep(3600)
+
+
+if __name__ == "__main__":
+    writer = ArtifactWriter(Store(sys.argv[1]), "filter", "0" * 16)
+    build = Build(writer, Execution(workers=3), lambda done, total, unit: None)
+    for_each_shard(build, sys.argv[2:], Work())
+"""
+
+
+@pytest.mark.parametrize("items", [("long", "long", "long"), ("long", "short", "short")], ids=["busy", "waiting"])
+def test_killed_parent_leaves_no_process(tmp_path: Path, items: tuple[str, ...]) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(tasks.__file__).parents[1])}
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "store"), *items],
+        env=environment,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert parent.stdout is not None
+    try:
+        assert sorted(parent.stdout.readline().decode().strip() for _ in items) == sorted(items)
+        parent.kill()
+        # Workers and fork server have inherited the pipe: it ends when the last of them has.
+        assert parent.communicate(timeout=60) == (b"", None)
+        assert parent.returncode == -signal.SIGKILL
+    except BaseException:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
+        raise
