@@ -96,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     listing.add_argument("--stage", help="only artifacts of this stage")
     listing.add_argument("--runs", action="store_true", help="list runs instead of artifacts")
     show = verb("show", commands_store.show, "show a run or an artifact")
-    show.add_argument("what", nargs="?", help="stage/key, run id or recipe name (default: the newest run)")
+    show.add_argument("what", nargs="?", help="stage, stage/key, run id or recipe name (default: the newest run)")
     show.add_argument("--digests", action="store_true", help="only the content digest of each stage")
     lineage = verb("lineage", commands_store.lineage, "show what an artifact was made from")
     lineage.add_argument("what", help="stage/key, or a stage of the newest run")

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from flows.runs import open_store
-from flows.stages import checked_stage
+from flows.stages import STAGE_NAMES, checked_stage
 from flows.summary import counted, describe, size, tables, text_table
 from storage import lineage as lineages
 from storage import maintenance
@@ -50,7 +50,7 @@ def ls(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace) -> int:
     """Show a run, or an artifact with its counts, tables and files."""
     store = existing_store(options.store)
-    if options.what and "/" in options.what:
+    if options.what and ("/" in options.what or options.what in STAGE_NAMES):
         return _show_artifact(find_artifact(store, options.what), options)
     found = find_run(store, options.what)
     if options.digests:

@@ -25,7 +25,8 @@ STAGES: tuple[Stage, ...] = (
     evaluate_model.STAGE,
     publish_model.STAGE,
 )
-LAST = STAGES[-1].name
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+LAST = STAGE_NAMES[-1]
 
 
 def needed_for(target: str) -> tuple[Stage, ...]:
@@ -45,4 +46,4 @@ def checked_stage(name: str) -> Stage:
     for stage in STAGES:
         if stage.name == name:
             return stage
-    raise InputError(f"a stage must be one of {', '.join(stage.name for stage in STAGES)}, found {name!r}")
+    raise InputError(f"a stage must be one of {', '.join(STAGE_NAMES)}, found {name!r}")
