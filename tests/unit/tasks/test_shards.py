@@ -52,6 +52,7 @@ def test_error_of_a_worker_is_raised_as_it_is(tmp_path: Path, workers: int) -> N
 
 
 PARENT = """
+import os
 import sys
 import time
 from pathlib import Path
@@ -64,7 +65,7 @@ from tasks.shards import for_each_shard
 
 class Work:
     def __call__(self, item):
-        print(item, flush=True)
+        os.write(1, item.encode() + b"\\n")  # one write: lines of several processes must not mix
         if item == "long":
             time.sleep(3600)
 
