@@ -69,7 +69,8 @@ def run_as_task(
     def run() -> Any:
         with _log_lines_in_the_run(), _progress_in_the_run(stage, context) as watched:
             # A retry goes on with the parts that the forced first attempt has finished.
-            result = run_stage(stage, config, inputs, watched, force=force and next(attempts) == 1)
+            resume = not force or next(attempts) > 1
+            result = run_stage(stage, config, inputs, watched, force=force, resume=resume)
             _show_tables(stage, result.artifact)
         if result.cached:
             return Completed(name="Cached", message=f"{result.artifact.ref} is finished", data=result)

@@ -104,10 +104,17 @@ def stage_key(stage: Stage, config: Config, inputs: Mapping[str, str], sources: 
 
 
 def run_stage(
-    stage: Stage, config: Config, inputs: Mapping[str, Artifact], context: RunContext, *, force: bool = False
+    stage: Stage,
+    config: Config,
+    inputs: Mapping[str, Artifact],
+    context: RunContext,
+    *,
+    force: bool = False,
+    resume: bool = True,
 ) -> StageResult:
     """Return the stage's artifact: the finished one, another run's once it is done, or a new one.
 
+    With `force` a new one in any case; without `resume` none of its parts is taken from an earlier attempt.
     Raises: InputError for what the user must change, a Fault for what a retry may heal, LeaseLost.
     """
     started = time.monotonic()
@@ -121,7 +128,7 @@ def run_stage(
         if found is not None:
             return StageResult(found, cached=True, seconds=time.monotonic() - started)
         try:
-            artifact = _build(stage, config, inputs, sources, key, context, lease, force=force)
+            artifact = _build(stage, config, inputs, sources, key, context, lease, resume=resume)
         finally:
             lease.release()
     return StageResult(artifact, cached=False, seconds=time.monotonic() - started)
@@ -155,11 +162,11 @@ def _build(
     context: RunContext,
     lease: Lease,
     *,
-    force: bool,
+    resume: bool,
 ) -> Artifact:
     started, clock = now(), time.monotonic()
     writer = ArtifactWriter(context.store, stage.name, key)
-    if force:
+    if not resume:
         writer.forget_parts()
     _remove_abandoned_scratch(context.store.scratch(stage.name, key))
     build = Build(writer, context.execution, context.progress)

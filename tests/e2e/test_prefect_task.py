@@ -55,7 +55,7 @@ class FailingStage:
         return [build.writer.commit("out", {"text": local})]
 
 
-def run(stage_function: FailingStage, store: Path) -> tuple[State, str]:
+def run(stage_function: FailingStage, store: Path, *, force: bool = False) -> tuple[State, str]:
     stage = Stage("toy", 1, NoConfig, stage_function)
     context = RunContext(store=Store(str(store)), run_id="test", recipe={}, execution=Execution())
     flow_runs = []
@@ -65,7 +65,7 @@ def run(stage_function: FailingStage, store: Path) -> tuple[State, str]:
         from prefect.runtime import flow_run
 
         flow_runs.append(flow_run.id)
-        state = run_as_task(stage, NoConfig(), {}, context, force=False, after=[])
+        state = run_as_task(stage, NoConfig(), {}, context, force=force, after=[])
         states.append(state)
 
     states: list[State] = []
@@ -83,6 +83,14 @@ def test_task_that_meets_faults_is_tried_again_until_it_succeeds(tmp_path: Path)
     state, _ = run(stage_function, tmp_path)
     assert state.is_completed()
     assert stage_function.attempts == 3
+
+
+def test_task_that_is_forced_stays_forced_in_its_retries(tmp_path: Path) -> None:
+    run(FailingStage(), tmp_path)
+    stage_function = FailingStage(Fault("once"))
+    state, _ = run(stage_function, tmp_path, force=True)
+    assert (state.name, stage_function.attempts) == ("Completed", 2)
+    assert not state.result().cached
 
 
 def test_task_with_bad_input_fails_at_the_first_attempt(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_stage_rebuilt_to_same_content_leaves_followers_cached(context: RunConte
 
 def test_stage_forced_is_built_again_with_the_same_digest(context: RunContext) -> None:
     first = run_stage(LINES, LinesConfig(), {}, context).artifact
-    forced = run_stage(LINES, LinesConfig(), {}, context, force=True)
+    forced = run_stage(LINES, LinesConfig(), {}, context, force=True, resume=False)
     assert not forced.cached
     assert forced.artifact.content_digest == first.content_digest
     assert forced.artifact.manifest.attempts != first.manifest.attempts
