@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from flows import commands, commands_store
 from flows.stages import LAST
 from storage.errors import Fault, InputError
-
-LOGGERS = ("storage", "tasks", "model", "flows", "datatrove")
-"""Whose lines are shown: ours, and datatrove's as forwarded by tasks.shards."""
+from tasks.build import LOGGERS
 
 DEBUG = "PILE_DEBUG"
 """Environment variable that shows the whole trace of an error."""

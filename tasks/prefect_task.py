@@ -28,13 +28,10 @@ from prefect.tasks import exponential_backoff
 from storage.config import Config
 from storage.errors import InputError
 from storage.store import Artifact
-from tasks.build import TABLES
+from tasks.build import LOGGERS, TABLES
 from tasks.stage import RunContext, Stage, StageResult, run_stage
 
 log = logging.getLogger(__name__)
-
-LOGGERS = ("storage", "tasks", "model", "flows", "datatrove")
-"""The loggers whose lines belong into the run: ours, and datatrove's as forwarded by tasks.shards."""
 
 PROGRESS_SECONDS = 2.0
 """At most one progress update in this time: each is a request to the Prefect server."""
