@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import fcntl
 import os
 import signal
 import socket
@@ -44,6 +45,15 @@ def send_log_lines() -> None:
 
 
 def _start_server(home: Path) -> str:
+    # One at a time: two servers that set up the same new database at once break each other. The lock goes with
+    # the process, and its file is never removed.
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "embedded-server.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _start_server_alone(home)
+
+
+def _start_server_alone(home: Path) -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
