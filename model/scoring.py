@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.transformer import Transformer
+from model.language_model import LanguageModel
 
 LOGITS_AT_ONCE = 1 << 26
 """Logits computed at a time: 256 MB in float32, however large the vocabulary and the batch."""
@@ -47,7 +47,7 @@ def windows(document: int, tokens: int, max_seq_len: int) -> Iterator[Window]:
 
 @torch.inference_mode()
 def score_documents(
-    model: Transformer,
+    model: LanguageModel,
     documents: Sequence[Sequence[int]],
     eot_id: int,
     *,
@@ -86,7 +86,7 @@ def _batches(todo: Sequence[Window], batch_tokens: int) -> Iterator[Sequence[Win
 
 
 def _score(
-    model: Transformer, documents: Sequence[Sequence[int]], eot_id: int, batch: Sequence[Window]
+    model: LanguageModel, documents: Sequence[Sequence[int]], eot_id: int, batch: Sequence[Window]
 ) -> list[float]:
     width = max(window.end - window.begin for window in batch)
     # Padding stands on the right, where no position that counts can see it.
@@ -107,7 +107,7 @@ def _score(
     return [float(part.sum()) for part in losses.split(row_lengths)]
 
 
-def _losses(model: Transformer, hidden_NC: Tensor, wanted_N: Tensor) -> Tensor:
+def _losses(model: LanguageModel, hidden_NC: Tensor, wanted_N: Tensor) -> Tensor:
     size = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
     pieces = [
         F.cross_entropy(model.logits(hidden).float(), wanted, reduction="none").cpu().double()

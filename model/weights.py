@@ -13,9 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.transformer import Transformer
+from model.families import build_model
+from model.language_model import LanguageModel
 from storage.config import Config
 from storage.errors import DamagedFile, Fault
+
+ALIGNMENT = 64
+"""Bytes; torch allocates at multiples of it."""
 
 
 class TrainedModel(Config):
@@ -27,6 +31,8 @@ class TrainedModel(Config):
     """Content digest of the tokenizer artifact whose ids the model was trained on."""
     steps: int = Field(ge=0)
     """Optimizer steps behind the weights."""
+    has_trained_heads: bool = False
+    """Whether it has classification heads and its training sequences had probe tokens to train them at."""
 
 
 def save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
@@ -40,13 +46,13 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
     save_tensors(tensors, path)
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write contiguous tensors as safetensors.
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None) -> None:
+    """Write contiguous tensors as safetensors; `header` is added to its metadata.
 
     Raises: OSError that names the path, as any other write does; what was written of the file is removed.
     """
     try:
-        save_file(dict(tensors), path, metadata={"format": "pt"})
+        save_file(dict(tensors), path, metadata={"format": "pt", **(header or {})})
     except SafetensorError as error:
         # It hides the operating system's error in its text: "I/O error: No space left on device (os error 28)".
         number = re.search(r"\(os error (\d+)\)", str(error))
@@ -73,7 +79,7 @@ def load_description(path: Path) -> TrainedModel:
         raise DamagedFile(f"{path} must describe a trained model, but {error}; train the model again") from error
 
 
-def load_model(weights_path: Path, config_path: Path, device: str = "cpu") -> Transformer:
+def load_model(weights_path: Path, config_path: Path, device: str = "cpu") -> LanguageModel:
     """Return a trained model in float32, ready to be used.
 
     Raises: DamagedFile if the weights cannot be read; Fault if they are not those of the described model.
@@ -86,10 +92,25 @@ def load_model(weights_path: Path, config_path: Path, device: str = "cpu") -> Tr
             f"{weights_path} must be a safetensors file, but {error}; train the model again"
         ) from error
     with torch.device("meta"):
-        model = Transformer(config)
+        model = build_model(config)
     _check_tensors(model.state_dict(), tensors, weights_path)
-    model.load_state_dict(tensors, assign=True)
-    return model.to(device).eval()
+    return assign_weights(model, tensors).to(device).eval()
+
+
+def assign_weights(model: LanguageModel, tensors: Mapping[str, Tensor]) -> LanguageModel:
+    """Give a model that was built on the meta device its weights; return it.
+
+    Raises: RuntimeError if the tensors are not those of the model.
+    """
+    # In a mapped file tensors lie at any address; a copy at an even one is quicker to compute with and gives the
+    # same last bits as the model that was saved.
+    aligned = {name: t if t.data_ptr() % ALIGNMENT == 0 else t.clone() for name, t in tensors.items()}
+    model.load_state_dict(aligned, assign=True)
+    for module in model.modules():  # counters are no part of a trained model: they start at zero
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(module, name, torch.zeros_like(buffer, device="cpu"))
+    return model
 
 
 def _check_tensors(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from storage.errors import InputError
+from storage.parquet import damaged, described_schema, open_described
 from storage.records import JsonDict
-from storage.tokens import TokenFormat, damaged, described_schema, open_described, read_token_format
+from storage.tokens import TokenFormat, read_token_format
 
 LAYOUT = "token-archive/1"
 
@@ -115,6 +116,15 @@ class TokenArchive:
             for number in range(file.metadata.num_row_groups):
                 for lists in file.read_row_group(number, columns=["tokens"]).column("tokens").chunks:
                     yield self._checked(lists)
+
+    def subsets(self) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the names of the documents' subsets, and for each document the place of its name in the list.
+
+        Raises: DamagedFile.
+        """
+        with open_described(self.path) as (file, _):
+            column = file.read(columns=["subset"]).column("subset").combine_chunks().dictionary_encode()
+        return column.dictionary.to_pylist(), column.indices.to_numpy().astype(np.int64)
 
     def _checked(self, lists: pa.ListArray) -> tuple[NDArray[np.int64], NDArray[Any]]:
         offsets = lists.offsets.to_numpy().astype(np.int64)

@@ -6,13 +6,14 @@ token EOT, and EOT stands nowhere else but as padding: that is how readers find 
 Packed sequences are Parquet, so any analysis tool reads them. Column 0 (`tokens`) is fixed-length binary without
 nulls, dictionary or compression, one page per row group: a page's content is the plain array of tokens
 [sequences, sequence_length + 1], and a random read costs what one of a flat file does. Column 1 (`doc_lens`) has
-the lengths of the pieces of documents in a sequence; what they leave over is padding. The format stands in the
-footer.
+the lengths of the pieces of documents in a sequence, probe tokens included; what they leave over is padding. The
+format stands in the footer.
+
+Sequences with probe tokens (storage.probes) have a third column, `labels`: for each probe token of the row, in
+order, the number of its class or NO_LABEL.
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from storage.canonical import canonical_json
-from storage.errors import DamagedFile, InputError
+from storage.errors import InputError
+from storage.parquet import PAGE_BYTES, damaged, described_schema, open_described, plain_pages
+from storage.probes import NO_LABEL, Probes, loss_mask
 from storage.records import JsonDict
 
 TOKENIZER, TOKENS, SEQUENCES = "tokenizer", "tokens", "sequences"
@@ -32,12 +34,10 @@ TOKENIZER, TOKENS, SEQUENCES = "tokenizer", "tokens", "sequences"
 
 EOT = "<|endoftext|>"
 """The special token at the end of every document."""
+TONE, FIELD = "<|tone|>", "<|field|>"
+"""The special tokens after a document at which a world model's heads read its tone and its field."""
 
 PACKED_LAYOUT = "packed-sequences/1"
-METADATA_KEY = b"pile-pipeline"
-
-PAGE_BYTES = 1 << 30
-"""Limit of a page in Parquet is 2^31 - 1 bytes."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class PackedFormat:
     tokens: TokenFormat
     sequence_length: int
     """Predictions per sequence; a row has one token more, so that inputs and targets are both in it."""
+    probes: Probes | None = None
+    """The probe tokens behind the documents, if they have any."""
 
     @property
     def row_tokens(self) -> int:
@@ -82,7 +84,8 @@ class PackedFormat:
     def described(self) -> JsonDict:
         """Return the content of the footer's metadata."""
         token_format = {"dtype": self.tokens.dtype.name, **asdict(self.tokens)}
-        return {"layout": PACKED_LAYOUT, "sequence_length": self.sequence_length, **token_format}
+        probes = asdict(self.probes) if self.probes else {}
+        return {"layout": PACKED_LAYOUT, "sequence_length": self.sequence_length, **token_format, **probes}
 
 
 class SequenceWriter:
@@ -99,23 +102,30 @@ class SequenceWriter:
         self._format = packed_format
         lengths = pa.list_(pa.field("element", pa.int32(), nullable=False))
         columns = {"tokens": pa.binary(packed_format.row_bytes), "doc_lens": lengths}
+        if packed_format.probes:
+            columns["labels"] = pa.list_(pa.field("element", pa.int8(), nullable=False))
+        compressed = dict.fromkeys((f"{name}.list.element" for name in columns if name != "tokens"), "zstd")
         self._schema = described_schema(columns, packed_format.described())
         self._writer = pq.ParquetWriter(
             path,
             self._schema,
             use_dictionary=False,
             write_statistics=False,
-            compression={"tokens": "none", "doc_lens.list.element": "zstd"},
-            compression_level={"doc_lens.list.element": 1},
+            compression={"tokens": "none", **compressed},
+            compression_level=dict.fromkeys(compressed, 1),
             data_page_version="1.0",
             data_page_size=PAGE_BYTES,
             max_rows_per_page=PAGE_BYTES,
         )
         self._rows = np.empty((row_group_sequences, packed_format.row_tokens), packed_format.tokens.dtype)
         self._doc_lens: list[list[int]] = []
+        self._labels: list[list[int]] = []
 
-    def write(self, pieces: Sequence[NDArray[Any]]) -> int:
-        """Append one sequence made of pieces of documents, filled up with EOT. Returns the tokens of padding."""
+    def write(self, pieces: Sequence[NDArray[Any]], labels: Sequence[int] = ()) -> int:
+        """Append one sequence made of pieces of documents, filled up with EOT. Returns the tokens of padding.
+
+        `labels` has a number for each probe token in the pieces, in order.
+        """
         row = self._rows[len(self._doc_lens)]
         used = 0
         for piece in pieces:
@@ -123,9 +133,14 @@ class SequenceWriter:
             used += piece.size
         assert used <= row.size, f"pieces of {used} tokens do not fit into {row.size}"
         row[used:] = eot = self._format.tokens.eot_id
-        # Without an EOT before it the first padding token would count as a prediction, see loss_mask.
-        assert used == row.size or row[used - 1] == eot, "only a row without padding may end inside a document"
+        probes = self._format.probes
+        # Without one of them before it the first padding token would count as a prediction, see loss_mask.
+        ends = (eot,) if probes is None else (eot, probes.field_id)
+        assert used == row.size or row[used - 1] in ends, "only a row without padding may end inside a document"
+        found = np.count_nonzero(probes.find(row)) if probes else 0
+        assert len(labels) == found, f"{found} probe tokens must have as many labels, found {len(labels)}"
         self._doc_lens.append([piece.size for piece in pieces])
+        self._labels.append(list(labels))
         self.sequences += 1
         if len(self._doc_lens) == len(self._rows):
             self._flush()
@@ -141,9 +156,10 @@ class SequenceWriter:
         count = len(self._doc_lens)
         data = pa.py_buffer(self._rows[:count])
         tokens = pa.FixedSizeBinaryArray.from_buffers(self._schema.field("tokens").type, count, [None, data])
-        table = pa.table([tokens, self._doc_lens], schema=self._schema)
+        lists = [self._doc_lens, self._labels] if self._format.probes else [self._doc_lens]
+        table = pa.table([tokens, *lists], schema=self._schema)
         self._writer.write_table(table, row_group_size=count)
-        self._doc_lens = []
+        self._doc_lens, self._labels = [], []
 
     def __enter__(self) -> "SequenceWriter":
         return self
@@ -164,6 +180,8 @@ class PackedSequences:
             raise InputError("packed sequences must come from at least one file, found none; run the stage pack")
         layouts = [read_layout(path) for path in paths]
         self.format = layouts[0][0]
+        self._paths = paths
+        self._labels: dict[int, tuple[NDArray[np.int8], NDArray[np.int64]]] = {}
         self._groups: list[NDArray[Any]] = []
         for path, (packed_format, places) in zip(paths, layouts, strict=True):
             if packed_format != self.format:
@@ -173,6 +191,7 @@ class PackedSequences:
                 # Often at an odd address, which numpy copes with; `rows` copies to an aligned array.
                 self._groups.append(np.ndarray((count, self.format.row_tokens), self.dtype, data, offset))
         self._ends = np.cumsum([len(group) for group in self._groups], dtype=np.int64)
+        self._file_ends = np.cumsum([sum(count for _, count in places) for _, places in layouts], dtype=np.int64)
 
     @property
     def sequence_length(self) -> int:
@@ -202,17 +221,57 @@ class PackedSequences:
         places = indices - self._ends[groups]  # negative: counted from the end of the row group
         for row, (group, place) in enumerate(zip(groups.tolist(), places.tolist(), strict=True)):
             tokens[row] = self._groups[group][place]
-        return tokens, loss_mask(tokens, self.format.tokens.eot_id)
+        return tokens, loss_mask(tokens, self.format.tokens.eot_id, self.format.probes)
 
+    def probe_labels(self, indices: NDArray[np.int64], tokens: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the labels at the inputs of some sequences, whose `tokens` are those that `rows` returned.
 
-def loss_mask(tokens: NDArray[Any], eot_id: int) -> NDArray[np.bool_]:
-    """Tell which predictions of packed sequences count: not those of another document's beginning or of padding.
+        NO_LABEL everywhere but at probe tokens with a label. The labels of a file are read once, when first asked
+        for: a byte for each probe token.
 
-    What follows EOT in a row is one or the other, since padding is EOT and begins only after a document's end.
+        Shapes: indices (N,); tokens (N, sequence_length + 1); result (N, sequence_length).
+        Raises: DamagedFile.
+        """
+        labels = np.full(tokens.shape, NO_LABEL, np.int64)
+        if self.format.probes is None:
+            return labels[:, :-1]
+        found = self.format.probes.find(tokens)
+        files = np.searchsorted(self._file_ends, indices, side="right").tolist()
+        for row, (file, index) in enumerate(zip(files, indices.tolist(), strict=True)):
+            stored, ends = self._labels_of(file)
+            place = index - int(self._file_ends[file])  # negative: counted from the end of the file
+            mine = stored[ends[place - 1] : ends[place]]
+            if mine.size != np.count_nonzero(found[row]):
+                raise damaged(
+                    self._paths[file],
+                    "must have a label for each probe token",
+                    f"found {mine.size} for {np.count_nonzero(found[row])} in sequence {index}",
+                )
+            labels[row, found[row]] = mine
+        return labels[:, :-1]
 
-    Shapes: tokens (..., T + 1); result (..., T).
-    """
-    return tokens[..., :-1] != eot_id
+    def count_labels(self, tones: int, fields: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return how often each class of tone and of field is a label; () twice without probe tokens.
+
+        Raises: DamagedFile if a label is none of that many classes.
+        """
+        if self.format.probes is None:
+            return (), ()
+        # A tone and a field probe always stand together.
+        pairs = np.concatenate([self._labels_of(file)[0] for file in range(len(self._paths))]).reshape(-1, 2)
+        counts = []
+        for labels, classes in zip(pairs.T, (tones, fields), strict=True):
+            found = np.bincount(labels[labels >= 0], minlength=classes)
+            if found.size > classes:
+                raise damaged(self._paths[0], f"and its like must have {classes} classes", f"found {found.size}")
+            counts.append(tuple(found.tolist()))
+        return counts[0], counts[1]
+
+    def _labels_of(self, file: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """Return the labels of a file one after the other, and where those of each row end; the first at 0."""
+        if file not in self._labels:
+            self._labels[file] = _read_labels(self._paths[file])
+        return self._labels[file]
 
 
 def read_layout(path: Path) -> tuple[PackedFormat, list[tuple[int, int]]]:
@@ -220,70 +279,36 @@ def read_layout(path: Path) -> tuple[PackedFormat, list[tuple[int, int]]]:
 
     Raises: DamagedFile if the tokens of a row group are not one plain array at that place.
     """
-    with open_described(path) as (file, described), path.open("rb") as raw:
-        packed_format = PackedFormat(read_token_format(path, described), described.get("sequence_length", 0))
+    with open_described(path) as (file, described):
+        packed_format = _read_packed_format(path, described)
         if type(packed_format.sequence_length) is not int or packed_format.described() != described:
             raise damaged(path, f"must have the layout {PACKED_LAYOUT}", f"found {described}")
-        column = file.schema.column(0)
-        if (column.physical_type, column.length) != ("FIXED_LEN_BYTE_ARRAY", packed_format.row_bytes):
-            raise damaged(path, f"must have {packed_format.row_bytes} bytes a row", f"found {column.length}")
-        places = []
-        for number in range(file.metadata.num_row_groups):
-            chunk = file.metadata.row_group(number).column(0)
-            payload = chunk.num_values * packed_format.row_bytes
-            header = chunk.total_compressed_size - payload
-            raw.seek(chunk.data_page_offset)
-            expected = _page_header(payload)
-            plain = chunk.compression == "UNCOMPRESSED" and {*chunk.encodings} <= {"PLAIN", "RLE"}
-            if not plain or raw.read(len(expected)) != expected or header < len(expected):
-                raise damaged(path, f"must hold row group {number} in one plain page", "found another layout")
-            places.append((chunk.data_page_offset + header, chunk.num_values))
-        return packed_format, places
+        return packed_format, plain_pages(path, file, packed_format.row_bytes)
 
 
-def _page_header(payload: int) -> bytes:
-    """Return how the header of a data page with `payload` bytes begins, all of it plain values.
+def _read_packed_format(path: Path, described: JsonDict) -> PackedFormat:
+    tokens, length = read_token_format(path, described), described.get("sequence_length", 0)
+    if "tone_id" not in described:
+        return PackedFormat(tokens, length)
+    probes = Probes(described["tone_id"], described.get("field_id", -1))
+    special = {tokens.eot_id, probes.tone_id, probes.field_id}
+    if not (len(special) == 3 and all(type(token) is int and 0 <= token < tokens.vocab_size for token in special)):
+        raise damaged(path, "must name its probe tokens", f"found {probes}")
+    return PackedFormat(tokens, length, probes)
 
-    Thrift's compact protocol: three fields of 32-bit integers (0x15), in zigzag and variable length: the type
-    (0, a data page of version 1), the size of the page before compression and the size after it.
+
+def _read_labels(path: Path) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Return the labels of all rows of a packed file with probes, and for row -1, 0, 1, ... where they end.
+
+    Shapes: labels (probe tokens,); ends (rows + 1,), the first of them 0.
+    Raises: DamagedFile.
     """
-    size, value = b"", payload * 2
-    while value >= 0x80:
-        size += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    size += bytes([value])
-    return b"\x15\x00\x15" + size + b"\x15" + size
-
-
-def described_schema(columns: dict[str, pa.DataType], described: JsonDict) -> pa.Schema:
-    """Return a schema without nulls whose metadata says what the numbers mean."""
-    required = [pa.field(name, data_type, nullable=False) for name, data_type in columns.items()]
-    return pa.schema(required, metadata={METADATA_KEY: canonical_json(described)})
-
-
-@contextmanager
-def open_described(path: Path) -> Iterator[tuple[pq.ParquetFile, JsonDict]]:
-    """Open a file with such a schema; gives the file and what it says about itself.
-
-    Raises: DamagedFile, also for what cannot be decoded later.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file, _described(path, file.metadata.metadata or {})
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # from the disk, not from the decoder
-            raise
-        raise damaged(path, "must be a Parquet file", f"found something else ({error})") from error
-
-
-def _described(path: Path, metadata: dict[bytes, bytes]) -> JsonDict:
-    try:
-        described = json.loads(metadata.get(METADATA_KEY, b""))
-    except ValueError:
-        described = None
-    if not isinstance(described, dict):
-        raise damaged(path, f"must have metadata under {METADATA_KEY!r}", f"found {sorted(metadata)}")
-    return described
+    with open_described(path) as (file, _):
+        if "labels" not in file.schema_arrow.names:
+            raise damaged(path, "must have a column of labels", f"found {file.schema_arrow.names}")
+        lists = file.read(columns=["labels"]).column("labels").combine_chunks()
+    labels, offsets = lists.flatten().to_numpy(), lists.offsets.to_numpy().astype(np.int64)
+    return labels, offsets - offsets[0]
 
 
 def read_token_format(path: Path, described: JsonDict) -> TokenFormat:
@@ -292,8 +317,3 @@ def read_token_format(path: Path, described: JsonDict) -> TokenFormat:
         return TokenFormat(**{field.name: described[field.name] for field in fields(TokenFormat)})
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(path, "must describe its token format", f"found {described} ({error!r})") from error
-
-
-def damaged(path: Path, must: str, found: str) -> DamagedFile:
-    """Return the error for a token file that is not what it should be."""
-    return DamagedFile(f"{path} {must}, {found}; rebuild it with `pile run RECIPE --force`, or restore the file")

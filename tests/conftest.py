@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.training.config import ArtifactRef, TrainConfig, TrainingJob
+from storage.probes import NO_LABEL, Probes
 from storage.records import Part
 from storage.store import Artifact, Store
 from storage.tokens import SEQUENCES, PackedFormat, SequenceWriter, TokenFormat
@@ -27,6 +28,8 @@ class TinyCorpus:
     tokenizer: Artifact
     rows: dict[str, list[NDArray[np.uint16]]]
     """The rows of each split as they were written, without padding."""
+    labels: dict[str, list[list[int]]]
+    """The labels of the probe tokens in each of these rows."""
 
 
 @pytest.fixture
@@ -44,8 +47,11 @@ def make_corpus() -> Callable[..., TinyCorpus]:
 PARTS = ("train-00000", "train-00001", "val-00000")
 
 
-def make_tiny_corpus(folder: Path, names: tuple[str, ...] = PARTS) -> TinyCorpus:
-    """Write documents in which each token follows from the one before, except for chance."""
+def make_tiny_corpus(folder: Path, names: tuple[str, ...] = PARTS, probes: Probes | None = None) -> TinyCorpus:
+    """Write documents in which each token follows from the one before, except for chance.
+
+    With probes both follow every document, with labels of which every third or so is missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     store = Store(str(folder / "store"))
     (folder / "tokenizer.json").write_text("{}")
@@ -54,19 +60,24 @@ def make_tiny_corpus(folder: Path, names: tuple[str, ...] = PARTS) -> TinyCorpus
     )
     random = np.random.default_rng(0)
     rows: dict[str, list[NDArray[np.uint16]]] = {"train": [], "val": []}
+    labels: dict[str, list[list[int]]] = {"train": [], "val": []}
     writer = ArtifactWriter(store, "pack", "0" * 16)
     parts = []
     for part in names:
         split = part.partition("-")[0]
         path = folder / f"{part}.parquet"
-        packed_format = PackedFormat(TokenFormat(VOCAB_SIZE, EOT, "0" * 64), LENGTH)
+        packed_format = PackedFormat(TokenFormat(VOCAB_SIZE, EOT, "0" * 64), LENGTH, probes)
         with SequenceWriter(path, packed_format, row_group_sequences=8) as sequences:
             for _ in range(21 if split == "train" else 7):
                 pieces = _pieces(random)
-                sequences.write(pieces)
+                if probes:
+                    pieces = [_probed(piece, probes) for piece in pieces]
+                pairs = len(pieces) if probes else 0
+                labels[split].append(random.choice([NO_LABEL, 1, 4], 2 * pairs).tolist())
+                sequences.write(pieces, labels[split][-1])
                 rows[split].append(np.concatenate(pieces))
         parts.append(writer.commit(part, {SEQUENCES: path}, counts={"sequences": sequences.sequences}))
-    return TinyCorpus(store, _published(writer, parts, {"tokenizer": tokenizer}), tokenizer, rows)
+    return TinyCorpus(store, _published(writer, parts, {"tokenizer": tokenizer}), tokenizer, rows, labels)
 
 
 def _pieces(random: np.random.Generator) -> list[NDArray[np.uint16]]:
@@ -80,6 +91,13 @@ def _document(size: int, random: np.random.Generator) -> NDArray[np.uint16]:
     while len(tokens) < size - 1:
         tokens.append(1 + (7 * tokens[-1] + int(random.integers(0, 2))) % (VOCAB_SIZE - 1))
     return np.array([*tokens, EOT], np.uint16)
+
+
+def _probed(document: NDArray[np.uint16], probes: Probes) -> NDArray[np.uint16]:
+    """Put probes behind a document instead of two of its tokens; no other token has their ids."""
+    ordinary = np.setdiff1d(np.arange(1, VOCAB_SIZE), [probes.tone_id, probes.field_id])
+    text = ordinary[document[:-3] % ordinary.size]
+    return np.array([*text, EOT, probes.tone_id, probes.field_id], np.uint16)
 
 
 def publish(

@@ -1,15 +1,18 @@
 """From packed sequences to the tensors of one step: which rows, for which process, in which order."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.training.config import TrainConfig, TrainingJob
 from model.training.engine import Batch, Engine
 from storage.errors import DamagedFile, InputError
+from storage.probes import NO_LABEL, Probes, document_numbers
 from storage.shuffle import batch_indices
 from storage.store import Artifact, Store
 from storage.tokens import SEQUENCES, PackedSequences
@@ -24,6 +27,8 @@ class PackedData:
     """None if the corpus has no validation split."""
     sequence_length: int
     """Tokens that the model sees at once, T."""
+    probes: Probes | None
+    """The probe tokens in the sequences, None if they were packed without."""
 
 
 def open_data(store: Store, job: TrainingJob) -> PackedData:
@@ -38,15 +43,21 @@ def open_data(store: Store, job: TrainingJob) -> PackedData:
             f"{job.sequences.stage}/{job.sequences.key} in {store.url} must hold content "
             f"{job.sequences_digest:.12}, found {found:.12}; run the pack stage again"
         )
+    data = open_sequences(artifact)
+    if data.train.format.tokens.vocab_size != job.vocab_size:
+        raise InputError(
+            f"{artifact.ref} must be packed with a tokenizer of {job.vocab_size} tokens, found "
+            f"{data.train.format.tokens.vocab_size}; pack again with this tokenizer"
+        )
+    return data
+
+
+def open_sequences(artifact: Artifact) -> PackedData:
+    """Open the sequences of a pack artifact. Raises: InputError if there is nothing to train on."""
     train, validation = _open_split(artifact, "train"), _open_split(artifact, "val")
     if train is None:
         raise InputError(f"{artifact.ref} must hold sequences to train on, found none; pack a larger corpus")
-    if train.format.tokens.vocab_size != job.vocab_size:
-        raise InputError(
-            f"{artifact.ref} must be packed with a tokenizer of {job.vocab_size} tokens, found "
-            f"{train.format.tokens.vocab_size}; pack again with this tokenizer"
-        )
-    return PackedData(train, validation, train.sequence_length)
+    return PackedData(train, validation, train.sequence_length, train.format.probes)
 
 
 def _open_split(artifact: Artifact, split: str) -> PackedSequences | None:
@@ -65,7 +76,7 @@ def step_batches(sequences: PackedSequences, config: TrainConfig, step: int, eng
     share = config.global_batch_size // engine.world
     mine = rows[engine.rank * share : (engine.rank + 1) * share]
     return [
-        _batch(sequences, mine[start : start + config.micro_batch_size], engine.device)
+        _batch(sequences, mine[start : start + config.micro_batch_size], config, engine)
         for start in range(0, share, config.micro_batch_size)
     ]
 
@@ -80,13 +91,31 @@ def evaluation_batches(sequences: PackedSequences, config: TrainConfig, engine: 
         first = start + engine.rank * config.micro_batch_size
         rows = np.arange(first, min(first + config.micro_batch_size, count))
         if len(rows):
-            yield _batch(sequences, rows, engine.device)
+            yield _batch(sequences, rows, config, engine)
         else:
-            spare = _batch(sequences, np.arange(1), engine.device)
-            yield Batch(spare.inputs, spare.targets, torch.zeros_like(spare.mask), 0)
+            yield _uncounted(_batch(sequences, np.arange(1), config, engine))
 
 
-def _batch(sequences: PackedSequences, rows: NDArray[np.int64], device: torch.device) -> Batch:
+def _batch(sequences: PackedSequences, rows: NDArray[np.int64], config: TrainConfig, engine: Engine) -> Batch:
     tokens, mask = sequences.rows(rows)
-    ids = torch.from_numpy(tokens.astype(np.int64)).to(device)
-    return Batch(ids[:, :-1], ids[:, 1:], torch.from_numpy(mask).to(device), int(mask.sum()))
+    inputs, eot_id, probes = tokens[:, :-1], sequences.format.tokens.eot_id, sequences.format.probes
+
+    def tensor(array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(engine.device)
+
+    ids = tensor(tokens.astype(np.int64))
+    documents = tensor(document_numbers(inputs, eot_id, probes)) if config.isolate_documents else None
+    batch = Batch(ids[:, :-1], ids[:, 1:], tensor(mask), int(mask.sum()), documents)
+    if probes is None:
+        return batch
+    labels = sequences.probe_labels(rows, tokens)
+    tones, fields = (
+        int(np.count_nonzero(labels[inputs == probe] != NO_LABEL)) for probe in (probes.tone_id, probes.field_id)
+    )
+    return replace(batch, probes=probes, labels=tensor(labels), tone_labels=tones, field_labels=fields)
+
+
+def _uncounted(batch: Batch) -> Batch:
+    labels = None if batch.labels is None else torch.full_like(batch.labels, NO_LABEL)
+    mask = torch.zeros_like(batch.mask)
+    return replace(batch, mask=mask, tokens=0, labels=labels, tone_labels=0, field_labels=0)

@@ -139,8 +139,8 @@ def machine(job: TrainingJob) -> dict[str, Any]:
 def random_state() -> JsonDict:
     """Return the state of the random generators of this process, as JSON.
 
-    The model draws nothing after its initialization and the order of the data is a function of the step; should
-    a later model use dropout, a resumed training still draws the same numbers.
+    What a model draws in a step and the order of the data are functions of the step; the state is for whatever
+    else may draw, so that a resumed training still draws the same numbers.
     """
     version, numbers, gauss = random.getstate()
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002 - the global generator is what is saved

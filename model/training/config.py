@@ -4,17 +4,17 @@ Importing it loads no torch: the recipes and `pile plan` read these classes.
 """
 
 import signal
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from model.config import ModelConfig
+from model.config import GPT2Config, ModelShape, RopeConfig, RopeShape, WorldConfig, sized
+from model.presets import shape_fields
 from storage.canonical import fingerprint
 from storage.config import Config
 
 VOCAB_MULTIPLE = 64
 """The embedding is padded to this many rows: matrix kernels want even sizes, padded ids never occur."""
-
 
 PARENT_VARIABLE = "PILE_TRAINER_PARENT"
 """Environment variable with the number of the process that the trainer must not outlive."""
@@ -26,46 +26,14 @@ REPORT = "training-report"
 """Part that holds metrics and settings; committed before FINAL, it becomes the artifact's reports."""
 
 
-class ModelShape(Config):
-    """The part of `ModelConfig` that a recipe chooses; vocabulary and length follow from the data."""
-
-    n_layers: int = 4
-    """Blocks of attention and feed-forward."""
-    n_heads: int = 6
-    """Query heads of one attention layer."""
-    n_kv_heads: int = 2
-    """Key/value heads of one attention layer, shared by groups of query heads."""
-    d_model: int = 192
-    """Width of the residual stream."""
-    d_ff: int = 512
-    """Width inside the feed-forward block."""
-    rope_theta: float = 10_000.0
-    """Base of the rotary wave lengths."""
-    tie_embeddings: bool = True
-    """Use the token embedding as output head too."""
-
-    def model_config_for(self, vocab_size: int, max_seq_len: int) -> ModelConfig:
-        """Return the full model config for a tokenizer of `vocab_size` tokens and packed sequences."""
-        rows = -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-        return ModelConfig(vocab_size=rows, max_seq_len=max_seq_len, **dict(self))
-
-    @model_validator(mode="after")
-    def _check(self) -> "ModelShape":
-        try:
-            self.model_config_for(vocab_size=1, max_seq_len=2)
-        except ValidationError as error:  # ModelConfig knows which shapes are possible
-            problems = [".".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors()]
-            raise ValueError("; ".join(problems)) from error
-        return self
-
-
 class TrainConfig(Config):
     """How a model is trained: shape, data per step, optimizer, and how often it is looked at and saved."""
 
     places: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "keep_checkpoints", "log_every"})
 
-    model: ModelShape = ModelShape()
-    """The shape of the model."""
+    model: ModelShape = RopeShape()
+    """The shape of the model: a preset's name such as `world-1m`, or its fields, on top of a `preset` or of a
+    `family`; vocabulary and length follow from the data."""
     max_steps: int = Field(default=300, ge=1)
     """Optimizer steps of the whole training."""
     global_batch_size: int = Field(default=8, ge=1)
@@ -86,6 +54,14 @@ class TrainConfig(Config):
     """AdamW's decay rate of the mean squared gradient."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this L2 norm."""
+    isolate_documents: bool = True
+    """Let no token see another document of its packed sequence, as in evaluation and generation."""
+    classification_weight: float = Field(default=0.05, ge=0)
+    """Weight of each head's cross entropy in the loss of a world model."""
+    utility_weight: float = Field(default=0.02, ge=0)
+    """Weight of the loss that teaches a context layer importance and urgency."""
+    expert_bias_rate: float = Field(default=1e-3, ge=0)
+    """Step by which a world model's routers favour idle experts after each update."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides the initial weights and the order of the sequences."""
     checkpoint_every: int = Field(default=100, ge=1)
@@ -98,6 +74,11 @@ class TrainConfig(Config):
     """Sequences of the validation split to measure on, its first ones; 0 measures nothing."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two lines of metrics; the first and the last step are always logged."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _expand_preset(cls, value: Any) -> Any:
+        return shape_fields(value)
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
@@ -113,6 +94,13 @@ class TrainConfig(Config):
                 f"else the peak learning rate is never reached"
             )
         return self
+
+
+def model_config_for(
+    shape: ModelShape, vocab_size: int, max_seq_len: int
+) -> GPT2Config | RopeConfig | WorldConfig:
+    """Return the model config for a tokenizer of `vocab_size` tokens and packed sequences."""
+    return sized(shape, -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE, max_seq_len)
 
 
 class ArtifactRef(Config):

@@ -27,18 +27,21 @@ from model.training.engine import (
     MOMENTS,
     Batch,
     ModelState,
+    Totals,
     adamw_moments,
-    batch_loss,
     build_optimizer,
+    model_weights,
     restore_adamw,
+    set_learning_rate,
 )
+from model.training.objective import Objective
 from storage.errors import InputError
 
 
 class DeepSpeedEngine:
     """One process of a DeepSpeed training; started by torchrun, which sets rank and world size."""
 
-    def __init__(self, job: TrainingJob, model: nn.Module, resume: ModelState | None) -> None:
+    def __init__(self, job: TrainingJob, objective: Objective, resume: ModelState | None) -> None:
         self.device = choose_device(job.device)
         if self.device.type == "mps":
             raise InputError("the deepspeed engine needs cpu or cuda, found device 'mps'; use the local engine")
@@ -58,10 +61,10 @@ class DeepSpeedEngine:
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.zero_stage = job.zero_stage
         self.config = deepspeed_config(job, self.world)
-        self.model = model
+        self.model = model = objective.model
         optimizer = build_optimizer(model, job.config)  # ours: DeepSpeed's own would be compiled, too
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=self.config
+            model=objective, optimizer=optimizer, config=self.config
         )
         self._norm = torch.zeros(())
         if self.zero_stage == 0:
@@ -69,17 +72,16 @@ class DeepSpeedEngine:
             self.optimizer.register_step_pre_hook(self._clip)
         self._restore(resume)
 
-    def backward(self, batch: Batch, scale: float) -> Tensor:
-        """Add the gradient of `scale` times the summed loss; return the summed loss of this process."""
-        loss = batch_loss(self.engine, batch)
-        # DeepSpeed averages gradients over the processes; the scale already counts all their tokens.
-        self.engine.backward(loss * (scale * self.world), scale_wrt_gas=False)
-        return loss.detach()
+    def backward(self, batch: Batch, totals: Totals) -> Tensor:
+        """Add the gradient of this batch's share of the update's loss; return its summed cross entropy."""
+        loss, summed = self.engine(batch, totals)
+        # DeepSpeed averages gradients over the processes; the totals already count all of them.
+        self.engine.backward(loss * self.world, scale_wrt_gas=False)
+        return summed.detach()
 
     def step(self, learning_rate: float) -> Tensor:
         """Sum and clip the gradients, update, forget them; return their norm before clipping."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         self.engine.step()
         if self.zero_stage == 0:
             return self._norm
@@ -87,8 +89,11 @@ class DeepSpeedEngine:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Tensor:
-        """Return the summed loss of a batch of this process."""
-        return batch_loss(self.engine, batch)
+        """Return the summed cross entropy of a batch of this process."""
+        self.engine.eval()
+        _, summed = self.engine(batch)
+        self.engine.train()
+        return summed
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Sum each value over the processes."""
@@ -106,10 +111,9 @@ class DeepSpeedEngine:
                 moment: {name: safe_get_full_optimizer_state(p, moment).cpu() for name, p in parameters}
                 for moment in MOMENTS
             }
+        weights = model_weights(self.model)
         if self.zero_stage == 3:
-            weights = {name: safe_get_full_fp32_param(p).cpu() for name, p in parameters}
-        else:
-            weights = {name: p.detach().cpu() for name, p in parameters}
+            weights |= {name: safe_get_full_fp32_param(p).cpu() for name, p in parameters}
         return ModelState(step, weights, moments)
 
     def settings(self) -> dict[str, Any]:

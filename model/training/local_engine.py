@@ -7,16 +7,17 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from model.device import choose_device
-from model.training.config import TrainingJob
 from model.training.engine import (
     Batch,
     ModelState,
+    Totals,
     adamw_moments,
-    batch_loss,
     build_optimizer,
+    model_weights,
     restore_adamw,
+    set_learning_rate,
 )
+from model.training.objective import Objective
 
 
 class LocalEngine:
@@ -25,33 +26,36 @@ class LocalEngine:
     rank = 0
     world = 1
 
-    def __init__(self, job: TrainingJob, model: nn.Module, resume: ModelState | None) -> None:
-        self.device = choose_device(job.device)
-        self.model = model.to(self.device)
-        self.max_grad_norm = job.config.max_grad_norm
-        self.optimizer = build_optimizer(self.model, job.config)
+    def __init__(self, objective: Objective, device: torch.device, resume: ModelState | None = None) -> None:
+        self.device = device
+        self.objective = objective.to(device)
+        self.model = objective.model
+        self.max_grad_norm = objective.config.max_grad_norm
+        self.optimizer = build_optimizer(self.model, objective.config)
         if resume is not None:
             restore_adamw(self.model, self.optimizer, resume)
 
-    def backward(self, batch: Batch, scale: float) -> Tensor:
-        """Add the gradient of `scale` times the summed loss; return the summed loss."""
-        loss = batch_loss(self.model, batch)
-        (loss * scale).backward()
-        return loss.detach()
+    def backward(self, batch: Batch, totals: Totals) -> Tensor:
+        """Add the gradient of this batch's share of the update's loss; return its summed cross entropy."""
+        loss, summed = self.objective(batch, totals)
+        loss.backward()
+        return summed.detach()
 
     def step(self, learning_rate: float) -> Tensor:
         """Clip, update, forget the gradients; return their norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm, foreach=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return norm.detach()
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Tensor:
-        """Return the summed loss."""
-        return batch_loss(self.model, batch)
+        """Return the summed cross entropy."""
+        self.objective.eval()
+        _, summed = self.objective(batch)
+        self.objective.train()
+        return summed
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Return the values: there is one process."""
@@ -59,8 +63,7 @@ class LocalEngine:
 
     def state(self, step: int) -> ModelState:
         """Return the state; the tensors are the live ones on CPU, so it must be saved before the next step."""
-        weights = {name: p.detach().cpu() for name, p in self.model.named_parameters()}
-        return ModelState(step, weights, adamw_moments(self.model, self.optimizer))
+        return ModelState(step, model_weights(self.model), adamw_moments(self.model, self.optimizer))
 
     def settings(self) -> dict[str, Any]:
         """Return nothing: all is in the job."""

@@ -10,13 +10,13 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from model.config import ModelConfig, count_parameters
+from model.config import ModelConfig, WorldConfig
 from model.device import choose_device
+from model.estimate import count_parameters
+from model.families import build_model
 from model.training.batches import PackedData, evaluation_batches, open_data, step_batches
 from model.training.checkpoint import (
     Checkpoint,
@@ -27,18 +27,23 @@ from model.training.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from model.training.config import FINAL, REPORT, TrainingJob
-from model.training.engine import Batch, Engine, open_engine
+from model.training.config import FINAL, REPORT, TrainingJob, model_config_for
+from model.training.engine import Batch, Engine, Totals, open_engine
 from model.training.metrics import MetricsLog, WandbCopy
+from model.training.objective import LabelCounts, Objective
 from model.training.schedule import learning_rate
-from model.transformer import Transformer
+from model.training.update import Update, count, mean_loss, update
 from model.weights import TrainedModel, save_description, save_weights
+from model.world.balance import imbalance
 from storage.config import changed
 from storage.errors import InputError
 from storage.store import Store
 from storage.writer import ArtifactWriter
 
 log = logging.getLogger(__name__)
+
+BALANCED_BY = 2000
+"""Updates after which the experts' load must be even; before, it is still being evened out."""
 
 
 def train(job: TrainingJob, stop_requested: Callable[[], bool]) -> Progress:
@@ -52,27 +57,16 @@ def train(job: TrainingJob, stop_requested: Callable[[], bool]) -> Progress:
     store = Store(job.store)
     writer = ArtifactWriter(store, job.output.stage, job.output.key)
     data = open_data(store, job)
-    model_config = job.config.model.model_config_for(job.vocab_size, data.sequence_length)
+    model_config = model_config_for(job.config.model, job.vocab_size, data.sequence_length)
     torch.manual_seed(job.config.seed)
-    model = Transformer(model_config)
+    model = build_model(model_config)
     checkpoint = load_checkpoint(writer, job, job.checkpoints[-1]) if job.checkpoints else None
     if checkpoint is not None:
         model.load_state_dict(checkpoint.model.weights)
-    with open_engine(job, model, checkpoint.model if checkpoint else None) as engine:
-        training = Training(job, writer, data, model_config, engine, checkpoint)
+    objective = Objective(model, job.config, label_counts(model_config, data))
+    with open_engine(job, objective, checkpoint.model if checkpoint else None) as engine:
+        training = Training(job, writer, data, objective, engine, checkpoint)
         return training.run(stop_requested)
-
-
-@dataclass(frozen=True)
-class _Update:
-    """What a step gave, still on the device: reading it there and then would make the device wait."""
-
-    step: int
-    loss: Tensor
-    """Summed over the targets of this process."""
-    tokens: float
-    """Targets of all processes."""
-    grad_norm: Tensor
 
 
 class Training:
@@ -83,21 +77,23 @@ class Training:
         job: TrainingJob,
         writer: ArtifactWriter,
         data: PackedData,
-        model_config: ModelConfig,
+        objective: Objective,
         engine: Engine,
         checkpoint: Checkpoint | None,
     ) -> None:
         self.job, self.config = job, job.config
         self.writer, self.data, self.engine = writer, data, engine
-        self.model_config = model_config
+        self.objective = objective
+        self.model_config: ModelConfig = objective.model.config
         self.is_main = engine.rank == 0
         self.checkpoints = list(job.checkpoints)
         self.start = self.saved = checkpoint.progress if checkpoint else Progress()
         self.step, self.tokens = self.start.step, self.start.tokens
         self.started = time.monotonic()
-        self.unread: list[_Update] = []
+        self.unread: list[Update] = []
         self.losses = list(self.start.losses)
         self.grad_norm = 0.0
+        self.warned = False
         self.window = (self.started, self.tokens)
         copy = None
         if self.is_main and job.wandb != "disabled":
@@ -115,12 +111,11 @@ class Training:
         while self.step < config.max_steps:
             step = self.step + 1
             batches = step_batches(self.data.train, config, step, self.engine)
-            found = [float(sum(batch.tokens for batch in batches)), float(stop_requested())]
-            tokens, stops = self.engine.total(found)
+            *counts, stops = self.engine.total([*count(batches), float(stop_requested())])
             if stops:  # all processes see the sum, so all stop before the same step
                 self._save_checkpoint()
                 return self._progress()
-            self._update(step, batches, tokens)
+            self._update(step, batches, Totals(*counts))
             last = step == config.max_steps
             if last or step == 1 or step % config.log_every == 0:
                 self._log_metrics()
@@ -131,23 +126,20 @@ class Training:
         self._finish()
         return self._progress()
 
-    def _update(self, step: int, batches: list[Batch], tokens: float) -> None:
-        # Every target weighs the same, whichever micro-batch or process it is in.
-        losses = [self.engine.backward(batch, 1.0 / tokens) for batch in batches]
-        grad_norm = self.engine.step(learning_rate(self.config, step))
-        self.unread.append(_Update(step, torch.stack(losses).sum(), tokens, grad_norm))
+    def _update(self, step: int, batches: list[Batch], totals: Totals) -> None:
+        self.unread.append(update(self.engine, self.objective, step, batches, totals))
         self.step = step
-        self.tokens += int(tokens)
+        self.tokens += int(totals.tokens)
 
     def _read_updates(self) -> None:
         """Fetch and check the losses since the last call. Raises: InputError at the first that is not a number."""
-        losses = self.engine.total([float(update.loss) for update in self.unread])
-        for update, summed in zip(self.unread, losses, strict=True):
-            loss, norm = summed / update.tokens, float(update.grad_norm)
+        losses = self.engine.total([float(one.loss) for one in self.unread])
+        for one, summed in zip(self.unread, losses, strict=True):
+            loss, norm = summed / one.tokens, float(one.grad_norm)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise InputError(
                     f"loss and gradient norm must stay finite numbers, found loss {loss} and norm {norm} at step "
-                    f"{update.step} (learning rate {learning_rate(self.config, update.step):.3g}); train with a "
+                    f"{one.step} (learning rate {learning_rate(self.config, one.step):.3g}); train with a "
                     f"lower learning_rate, a longer warm-up or a lower max_grad_norm"
                 )
             self.losses.append(loss)
@@ -165,6 +157,10 @@ class Training:
         if not self.is_main:
             return
         lr = learning_rate(self.config, self.step)
+        parts = self.objective.read_metrics()
+        if self.step >= BALANCED_BY and (problem := imbalance(parts)) and not self.warned:
+            self.warned = True
+            log.warning("step %d: experts should share the work by now, but %s", self.step, problem)
         self.metrics.add(
             {
                 "step": self.step,
@@ -174,6 +170,7 @@ class Training:
                 "tokens": self.tokens,
                 "tokens_per_second": round(speed, 1),
                 "seconds": round(self._progress().seconds, 3),
+                **parts,
             }
         )
         self._say("loss %.4f, lr %.2e, grad norm %.2f, %d tokens/s", loss, lr, self.grad_norm, speed)
@@ -182,15 +179,11 @@ class Training:
         if self.data.validation is None or not self.config.eval_sequences:
             return
         began = time.monotonic()
-        summed, tokens = 0.0, 0.0
-        for batch in evaluation_batches(self.data.validation, self.config, self.engine):
-            summed += float(self.engine.evaluate(batch))
-            tokens += batch.tokens
-        summed, tokens = self.engine.total([summed, tokens])
+        loss = mean_loss(self.engine, evaluation_batches(self.data.validation, self.config, self.engine))
         if self.is_main:
             seconds = round(self._progress().seconds, 3)
-            self.metrics.add({"step": self.step, "val_loss": summed / tokens, "seconds": seconds})
-            self._say("validation loss %.4f", summed / tokens)
+            self.metrics.add({"step": self.step, "val_loss": loss, "seconds": seconds})
+            self._say("validation loss %.4f", loss)
         self._exclude(began)
 
     def _save_checkpoint(self) -> None:
@@ -222,7 +215,12 @@ class Training:
         weights, description = folder / "model.safetensors", folder / "model-config.json"
         save_weights(state.weights, weights)
         save_description(
-            TrainedModel(model=self.model_config, tokenizer_digest=self.job.tokenizer_digest, steps=self.step),
+            TrainedModel(
+                model=self.model_config,
+                tokenizer_digest=self.job.tokenizer_digest,
+                steps=self.step,
+                has_trained_heads=self._trains_heads,
+            ),
             description,
         )
         self.writer.commit(
@@ -231,6 +229,11 @@ class Training:
             counts={"parameters": count_parameters(self.model_config), "steps": self.step, "tokens": self.tokens},
         )
         self._say("training is complete")
+
+    @property
+    def _trains_heads(self) -> bool:
+        has_heads = isinstance(self.model_config, WorldConfig) and self.model_config.n_tones > 0
+        return has_heads and self.data.probes is not None
 
     def _progress(self) -> Progress:
         seconds = self.start.seconds + time.monotonic() - self.started
@@ -250,6 +253,11 @@ class Training:
                 self.data.sequence_length,
                 machine(self.job),
             )
+            if isinstance(self.model_config, WorldConfig) and self.model_config.n_tones and not self._trains_heads:
+                log.warning(
+                    "the heads for tone and field learn nothing: the sequences were packed without probe tokens; "
+                    "set pack.probe_tokens=true to train them"
+                )
         if self.start.step:
             self._say("continuing from a checkpoint")
 
@@ -257,3 +265,10 @@ class Training:
         if self.is_main:
             text = f"step {self.step}/{self.config.max_steps}: {message}"
             log.info(text, *values, extra={"progress": self.step})
+
+
+def label_counts(config: ModelConfig, data: PackedData) -> LabelCounts:
+    """Return how often each class of the model's heads is a label in the training data; none without heads."""
+    if not isinstance(config, WorldConfig) or not config.n_tones:
+        return LabelCounts()
+    return LabelCounts(*data.train.count_labels(config.n_tones, config.n_fields))

@@ -16,3 +16,12 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     progress = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
     lowest = config.learning_rate * config.min_learning_rate_fraction
     return lowest + (config.learning_rate - lowest) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def expert_bias_rate(config: TrainConfig, step: int) -> float:
+    """Return the rate of the routers' bias after `step`: constant, then down to 0 over the last twentieth.
+
+    Source: auxiliary-loss-free balancing, arXiv:2408.15664; the end as in DeepSeek-V3, arXiv:2412.19437, 4.2.
+    """
+    left = (config.max_steps - step) / max(1, config.max_steps // 20)
+    return config.expert_bias_rate * min(1.0, left)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from model.training.config import FINAL, REPORT, ModelShape, TrainConfig, TrainingJob
+from model.config import RopeShape
+from model.training.config import FINAL, REPORT, TrainConfig, TrainingJob
 from storage.config import changed
 from storage.store import Store
 from storage.writer import ArtifactWriter
@@ -18,7 +19,7 @@ from tasks.trainer_process import run_trainer
 pytestmark = pytest.mark.slow
 
 CONFIG = TrainConfig(
-    model=ModelShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=32, d_ff=48),
+    model=RopeShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=32, d_ff=48),
     max_steps=7,
     global_batch_size=8,
     micro_batch_size=2,

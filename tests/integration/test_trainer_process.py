@@ -24,7 +24,8 @@ STEPS = 500
 
 STAGE_PROCESS = """
 import logging, sys
-from model.training.config import ModelShape, TrainConfig
+from model.config import RopeShape
+from model.training.config import TrainConfig
 from storage.errors import Fault
 from storage.store import Store
 from tasks.build import Execution
@@ -34,7 +35,7 @@ from tasks.train_model import STAGE
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 store = Store(sys.argv[1])
 config = TrainConfig(
-    model=ModelShape(n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24), max_steps=int(sys.argv[2]),
+    model=RopeShape(n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24), max_steps=int(sys.argv[2]),
     global_batch_size=8, micro_batch_size=4, warmup_steps=2, checkpoint_every=20, eval_every=100, log_every=50,
 )
 inputs = {"sequences": store.find("pack", "0" * 16), "tokenizer": store.find("train-tokenizer", "0" * 16)}

@@ -5,21 +5,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import ModelConfig
+from model.config import RopeConfig
+from model.rope import RopeModel
 from model.scoring import score_documents, windows
-from model.transformer import Transformer
 
 LENGTH = 8
 EOT = 0
-CONFIG = ModelConfig(vocab_size=31, n_layers=2, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24, max_seq_len=LENGTH)
+CONFIG = RopeConfig(vocab_size=31, n_layers=2, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24, max_seq_len=LENGTH)
 
 
-def model() -> Transformer:
+def model() -> RopeModel:
     torch.set_num_threads(1)
     torch.manual_seed(5)
-    network = Transformer(CONFIG)
+    network = RopeModel(CONFIG)
     with torch.no_grad():
-        network.embedding.weight.mul_(20)
+        network.embed_tokens.weight.mul_(20)
     return network
 
 

@@ -8,7 +8,9 @@ import torch
 
 from model.training.batches import evaluation_batches, open_data, step_batches
 from model.training.config import TrainConfig
+from storage.config import changed
 from storage.errors import DamagedFile, InputError
+from storage.probes import NO_LABEL, Probes
 
 CONFIG = TrainConfig(max_steps=9, warmup_steps=1, global_batch_size=12, micro_batch_size=2, eval_sequences=5)
 
@@ -66,6 +68,63 @@ def test_evaluation_batches_give_each_process_as_many_and_each_sequence_once(
     expected = sum(int(np.count_nonzero(row[:-1])) for row in tiny_corpus.rows["val"][:5])
     assert sum(b.tokens for mine in batches for b in mine) == expected
     assert sum(int(b.mask.sum()) for mine in batches for b in mine) == expected
+
+
+def test_batch_without_probes_numbers_documents_or_lets_them_see_each_other(data) -> None:
+    (batch,) = step_batches(data.train, CONFIG, 1, Place(0, 6))
+    assert data.probes is None
+    assert (batch.probes, batch.labels, batch.tone_labels, batch.field_labels) == (None, None, 0, 0)
+    ends = (batch.inputs == 0).long()
+    assert torch.equal(batch.documents, ends.cumsum(-1) - ends)
+    open_to_all = changed(CONFIG, isolate_documents=False)
+    (batch,) = step_batches(data.train, open_to_all, 1, Place(0, 6))
+    assert batch.documents is None
+
+
+@pytest.fixture
+def probed(tmp_path, make_corpus, job_for):
+    corpus = make_corpus(tmp_path / "probed", probes=Probes(1, 2))
+    return corpus, open_data(corpus.store, job_for(corpus, CONFIG))
+
+
+def test_batch_with_probes_has_their_labels_and_counts_them(probed) -> None:
+    corpus, data = probed
+    assert data.probes == Probes(1, 2)
+    wanted = iter(zip(corpus.rows["val"], corpus.labels["val"], strict=True))
+    for batch in evaluation_batches(data.validation, CONFIG, Place(0, 1)):
+        assert batch.probes == data.probes
+        tones = fields = 0
+        for inputs, labels, (row, expected) in zip(batch.inputs, batch.labels, wanted, strict=False):
+            probes = [place for place, token in enumerate(row) if token in (1, 2)]
+            at = {place: label for place, label in zip(probes, expected, strict=True) if place < 16}
+            assert labels.tolist() == [at.get(place, NO_LABEL) for place in range(16)]
+            tones += sum(label != NO_LABEL for place, label in at.items() if inputs[place] == 1)
+            fields += sum(label != NO_LABEL for place, label in at.items() if inputs[place] == 2)
+        assert (batch.tone_labels, batch.field_labels) == (tones, fields)
+
+
+def test_batch_with_probes_keeps_them_with_their_document_and_out_of_the_loss(probed) -> None:
+    _, data = probed
+    for batch in evaluation_batches(data.validation, CONFIG, Place(0, 1)):
+        for inputs, targets, mask, numbers in zip(
+            batch.inputs, batch.targets, batch.mask, batch.documents, strict=True
+        ):
+            assert not mask[(inputs <= 2) | (targets == 1) | (targets == 2)].any()
+            assert mask[(inputs > 2) & (targets != 1) & (targets != 2)].all()
+            for place in range(1, 16):
+                starts = inputs[place - 1] == 2 or (inputs[place - 1] == 0 and inputs[place] != 1)
+                assert numbers[place] - numbers[place - 1] == int(starts)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_evaluation_batches_of_all_processes_count_each_label_once(probed, world: int) -> None:
+    _, data = probed
+    alone = list(evaluation_batches(data.validation, CONFIG, Place(0, 1)))
+    shared = [b for rank in range(world) for b in evaluation_batches(data.validation, CONFIG, Place(rank, world))]
+    for name in ("tokens", "tone_labels", "field_labels"):
+        assert sum(getattr(b, name) for b in shared) == sum(getattr(b, name) for b in alone) > 0
+    labelled = [int((b.labels != NO_LABEL).sum()) for b in shared]
+    assert labelled == [b.tone_labels + b.field_labels for b in shared]
 
 
 def test_data_without_validation_split_is_trained_without(tmp_path, make_corpus, job_for) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from model.training.config import ModelShape, TrainConfig
+from model.config import RopeShape
+from model.training.config import TrainConfig, model_config_for
 from storage.config import changed
 
 
@@ -33,10 +34,10 @@ def test_identity_leaves_out_how_often_a_training_is_saved_and_logged() -> None:
     config = TrainConfig()
     assert changed(config, checkpoint_every=7, keep_checkpoints=5, log_every=3).identity() == config.identity()
     assert changed(config, seed=1).identity() != config.identity()
-    assert changed(config, model=ModelShape(d_ff=256)).identity() != config.identity()
+    assert changed(config, model=RopeShape(d_ff=256)).identity() != config.identity()
 
 
 @pytest.mark.parametrize(("vocab_size", "rows"), [(1, 64), (64, 64), (65, 128), (4096, 4096)])
 def test_vocabulary_is_padded_to_a_multiple_of_64(vocab_size: int, rows: int) -> None:
-    model = ModelShape().model_config_for(vocab_size, 256)
+    model = model_config_for(RopeShape(), vocab_size, 256)
     assert (model.vocab_size, model.max_seq_len) == (rows, 256)

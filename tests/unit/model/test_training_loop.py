@@ -10,20 +10,24 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from model.config import GPT2Shape, RopeShape
+from model.families import build_model
+from model.language_model import LanguageModel
+from model.presets import preset_shape
 from model.training.batches import open_data
-from model.training.config import FINAL, REPORT, ModelShape, TrainConfig, TrainingJob
+from model.training.config import FINAL, REPORT, TrainConfig, TrainingJob, model_config_for
 from model.training.loop import train
 from model.training.schedule import learning_rate
-from model.transformer import Transformer
 from model.weights import load_model
 from storage.config import changed
 from storage.errors import InputError
+from storage.probes import Probes
 from storage.shuffle import batch_indices
 from storage.store import Store
 from storage.writer import ArtifactWriter
 
 CONFIG = TrainConfig(
-    model=ModelShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_ff=24),
+    model=RopeShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_ff=24),
     max_steps=8,
     global_batch_size=8,
     micro_batch_size=4,
@@ -85,12 +89,18 @@ class Power:
         return False
 
 
-def plain_training(corpus, job: TrainingJob) -> tuple[list[float], list[float], Transformer]:
+def alone(model: LanguageModel, tokens: torch.Tensor) -> torch.Tensor:
+    """The logits of a sequence of which the model reads every document by itself; 0 ends a document."""
+    ends = [*(torch.nonzero(tokens == 0).flatten() + 1).tolist(), len(tokens)]
+    return torch.cat([model(tokens[None, a:b])[0] for a, b in pairwise([0, *ends]) if a < b])
+
+
+def plain_training(corpus, job: TrainingJob) -> tuple[list[float], list[float], LanguageModel]:
     """The same training, written as plainly as possible: sequence by sequence, AdamW from its paper."""
     config = job.config
     data = open_data(corpus.store, job)
     torch.manual_seed(config.seed)
-    model = Transformer(config.model.model_config_for(job.vocab_size, data.sequence_length))
+    model = build_model(model_config_for(config.model, job.vocab_size, data.sequence_length))
     means = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     squares = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     losses, norms = [], []
@@ -98,7 +108,7 @@ def plain_training(corpus, job: TrainingJob) -> tuple[list[float], list[float], 
         total, count = torch.zeros(()), 0
         for row in batch_indices(step - 1, config.global_batch_size, len(data.train), config.seed):
             tokens = torch.from_numpy(data.train.rows(row[None])[0].astype("int64"))[0]
-            logits = model(tokens[None, :-1])[0]
+            logits = alone(model, tokens[:-1])
             for position in range(len(tokens) - 1):
                 if tokens[position] != 0:
                     total = total + F.cross_entropy(logits[position], tokens[position + 1])
@@ -142,7 +152,7 @@ def test_validation_loss_is_the_mean_over_the_targets_that_count(tiny_corpus, jo
     total, count = 0.0, 0
     for row in tiny_corpus.rows["val"][: CONFIG.eval_sequences]:
         tokens = torch.from_numpy(row.astype("int64"))
-        logits = model(tokens[None, :-1])[0].log_softmax(-1).detach()
+        logits = alone(model, tokens[:-1]).log_softmax(-1).detach()
         for position in range(len(tokens) - 1):
             if tokens[position] != 0:
                 total -= float(logits[position, tokens[position + 1]])
@@ -183,6 +193,30 @@ def test_interrupted_training_gives_the_bits_of_an_undisturbed_one(
     assert weights_of(job) == expected_weights
 
 
+@pytest.mark.parametrize("family", ["gpt2 with dropout", "rope with dropout", "world with heads"])
+def test_every_family_continues_bit_for_bit(make_corpus, job_for, tmp_path, family: str) -> None:
+    shapes = {
+        "gpt2 with dropout": GPT2Shape(n_layers=1, n_heads=2, d_model=16, dropout=0.2),
+        "rope with dropout": RopeShape(n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24, dropout=0.2),
+        "world with heads": changed(preset_shape("world-1m"), d_model=16, num_experts=4, top_k=2, key_dim=8),
+    }
+    corpus = make_corpus(tmp_path / "corpus", probes=Probes(1, 2) if "world" in family else None)
+    job = job_for(corpus, changed(CONFIG, model=shapes[family], max_steps=5, utility_weight=0.1))
+    train(job, never)
+    expected_metrics, expected_weights = metrics_of(job), weights_of(job)
+    if "world" in family:
+        assert {"tone_loss", "field_loss", "utility_loss", "router_loss", "max_load/07"} <= {
+            name for record in expected_metrics for name in record
+        }
+    shutil.rmtree(Store(job.store).files.local("artifacts/train"))
+    with pytest.raises(KeyboardInterrupt):
+        train(resumed(job), Power(4))
+    assert checkpoints_of(job) == ("step-000003",)
+    train(resumed(job), never)
+    assert metrics_of(job) == expected_metrics
+    assert weights_of(job) == expected_weights
+
+
 def test_training_that_is_asked_to_stop_saves_that_step_and_continues(tiny_corpus, job_for) -> None:
     job = job_for(tiny_corpus, CONFIG)
     train(job, never)
@@ -199,7 +233,7 @@ def test_training_that_is_asked_to_stop_saves_that_step_and_continues(tiny_corpu
 
 def test_two_runs_on_two_threads_give_the_same_bits(tiny_corpus, job_for) -> None:
     torch.set_num_threads(2)
-    shape = ModelShape(n_layers=1, n_heads=4, n_kv_heads=2, d_model=128, d_ff=256)  # enough work to be split
+    shape = RopeShape(n_layers=1, n_heads=4, n_kv_heads=2, d_model=128, d_ff=256)  # enough work to be split
     config = changed(CONFIG, model=shape, max_steps=3)
     outcomes = []
     for _ in range(2):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.config import ModelConfig
-from model.transformer import Transformer
+from model.config import RopeConfig
+from model.rope import RopeModel
 from model.weights import (
     TrainedModel,
     load_description,
@@ -20,7 +20,7 @@ from model.weights import (
 )
 from storage.errors import DamagedFile, Fault
 
-CONFIG = ModelConfig(vocab_size=17, n_layers=2, n_heads=2, n_kv_heads=1, d_model=8, d_ff=12, max_seq_len=8)
+CONFIG = RopeConfig(vocab_size=17, n_layers=2, n_heads=2, n_kv_heads=1, d_model=8, d_ff=12, max_seq_len=8)
 DESCRIPTION = TrainedModel(model=CONFIG, tokenizer_digest="ab" * 32, steps=7)
 
 
@@ -28,14 +28,14 @@ DESCRIPTION = TrainedModel(model=CONFIG, tokenizer_digest="ab" * 32, steps=7)
 def files(tmp_path: Path) -> tuple[Path, Path]:
     weights, described = tmp_path / "model.safetensors", tmp_path / "model.json"
     torch.manual_seed(0)
-    save_weights(Transformer(CONFIG).state_dict(), weights)
+    save_weights(RopeModel(CONFIG).state_dict(), weights)
     save_description(DESCRIPTION, described)
     return weights, described
 
 
 def test_saved_model_comes_back_with_the_same_weights(files: tuple[Path, Path]) -> None:
     torch.manual_seed(0)
-    wanted = Transformer(CONFIG).state_dict()
+    wanted = RopeModel(CONFIG).state_dict()
     found = load_model(*files)
     assert load_description(files[1]) == DESCRIPTION
     assert not found.training
@@ -59,7 +59,7 @@ def test_weights_of_another_model_are_refused(files: tuple[Path, Path], damage: 
     if damage == "missing":
         del state["norm.weight"]
     elif damage == "unknown":
-        state["head.weight"] = state["embedding.weight"].clone()
+        state["head.weight"] = state["embed_tokens.weight"].clone()
     else:
         changed = {"shape": weight[:-1].clone(), "type": weight.half(), "nan": weight * float("nan")}
         state["norm.weight"] = changed[damage]

@@ -1,0 +1,83 @@
+"""Probe tokens in packed sequences: where documents begin, which predictions count, where the heads read.
+
+A document of enough tokens is followed by two probe tokens, at which a world model's heads read its tone and its
+field: `document <|endoftext|> <|tone|> <|field|>`. They stand behind it because a causal model sees nothing of a
+document at its beginning. A piece of a cut document has them too, without the end of text.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PROBE_TOKENS = 2
+"""Tokens behind a document: tone, then field."""
+
+MIN_PROBED_TOKENS = 64
+"""Tokens of a document or a piece of one, EOT included, from which there is enough of it to judge."""
+
+NO_LABEL = -100
+"""In place of a label that is not known; the value that torch's cross entropy leaves out."""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The ids of the two probe tokens."""
+
+    tone_id: int
+    field_id: int
+
+    def find(self, tokens: NDArray[Any]) -> NDArray[np.bool_]:
+        """Tell which tokens are probes. Shapes: tokens (...); result (...)."""
+        return (tokens == self.tone_id) | (tokens == self.field_id)
+
+
+def document_numbers(tokens: NDArray[Any], eot_id: int, probes: Probes | None = None) -> NDArray[np.int64]:
+    """Number the documents of packed sequences from 0, each with the probes that follow it.
+
+    Every token of padding is a document of its own, which no other token sees.
+
+    Shapes: tokens (..., T); result (..., T).
+    """
+    before, after = tokens[..., :-1], tokens[..., 1:]
+    begins = np.zeros(tokens.shape, np.int64)
+    begins[..., 1:] = before == eot_id
+    if probes is not None:
+        begins[..., 1:] &= after != probes.tone_id
+        begins[..., 1:] |= before == probes.field_id
+    return begins.cumsum(-1)
+
+
+def loss_mask(tokens: NDArray[Any], eot_id: int, probes: Probes | None = None) -> NDArray[np.bool_]:
+    """Tell which predictions of packed sequences count: not another document's beginning, padding or a probe.
+
+    What follows EOT in a row is one of the three, since padding is EOT and begins only after a document's end;
+    so is what follows a probe. EOT itself is predicted, which is how generation learns to stop.
+
+    Shapes: tokens (..., T + 1); result (..., T).
+    """
+    inputs, targets = tokens[..., :-1], tokens[..., 1:]
+    counts = inputs != eot_id
+    if probes is not None:
+        counts &= ~probes.find(inputs) & ~probes.find(targets)
+    return counts
+
+
+def add_probes(
+    lengths: NDArray[np.int64], tokens: NDArray[Any], labels: NDArray[np.int8], probes: Probes
+) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int8]]:
+    """Put both probes behind every piece of MIN_PROBED_TOKENS or more.
+
+    Returns the new lengths and tokens, and a label per token: NO_LABEL but at probes with a label. With probes a
+    piece has more than MIN_PROBED_TOKENS tokens, without them fewer.
+
+    Shapes: lengths (pieces,), tokens (their sum,), labels (pieces, 2): tone and field.
+    """
+    probed = lengths >= MIN_PROBED_TOKENS
+    places = np.repeat(np.cumsum(lengths)[probed], PROBE_TOKENS)
+    pair = np.array([probes.tone_id, probes.field_id], tokens.dtype)
+    tokens = np.insert(tokens, places, np.tile(pair, np.count_nonzero(probed)))
+    token_labels = np.full(tokens.size, NO_LABEL, np.int8)
+    token_labels[probes.find(tokens)] = labels[probed].ravel()
+    return lengths + PROBE_TOKENS * probed, tokens, token_labels

@@ -1,0 +1,94 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from storage.probes import MIN_PROBED_TOKENS, NO_LABEL, Probes, add_probes, document_numbers, loss_mask
+
+EOT, TONE, FIELD, OTHER = 0, 1, 2, 3
+PROBES = Probes(TONE, FIELD)
+
+DOCUMENTS = st.lists(
+    st.tuples(st.integers(0, 4), st.booleans(), st.booleans()).filter(lambda kind: kind[1] or kind[2]), max_size=6
+)
+"""Documents as (tokens of text, with EOT, with probes); one that is cut has probes at least."""
+
+
+def packed(documents: list[tuple[int, bool, bool]], padding: int) -> tuple[NDArray[Any], list[int]]:
+    """Return a row of documents and padding, and the number of each token's document."""
+    row: list[int] = []
+    numbers: list[int] = []
+    for number, (size, ended, probed) in enumerate([*documents, *[(0, True, False)] * padding]):
+        tokens = [OTHER + place for place in range(size)] + [EOT] * ended + [TONE, FIELD] * probed
+        row += tokens
+        numbers += [number] * len(tokens)
+    return np.array(row, np.uint16), numbers
+
+
+def slow_mask(row: list[int], numbers: list[int]) -> list[bool]:
+    """The rule word for word."""
+    mask = []
+    for place in range(len(row) - 1):
+        token, target = row[place], row[place + 1]
+        is_border = numbers[place] != numbers[place + 1]
+        mask.append(target not in (TONE, FIELD) and token not in (TONE, FIELD) and not is_border)
+    return mask
+
+
+@pytest.mark.parametrize("pad", [EOT, 50], ids=["end of text", "a token of its own"])
+def test_probes_worked_case(pad: int) -> None:
+    t, f, none = TONE, FIELD, NO_LABEL
+    ids = np.array([5, 6, 7, EOT, t, f, 8, 9, EOT, t, f, pad])
+    documents = [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2]
+    labels = [6, 7, EOT, none, none, none, 9, EOT, none, none, none]
+    assert document_numbers(ids, EOT, PROBES).tolist() == documents
+    assert np.where(loss_mask(ids, EOT, PROBES), ids[1:], none).tolist() == labels
+
+
+@given(documents=DOCUMENTS, padding=st.integers(0, 3))
+def test_document_numbers_are_those_that_the_row_was_made_of(
+    documents: list[tuple[int, bool, bool]], padding: int
+) -> None:
+    ended = [(size, ended, probed) for size, ended, probed in documents if size or ended]
+    row, numbers = packed(ended, padding)
+    assert document_numbers(row, EOT, PROBES).tolist() == numbers
+    assert loss_mask(row, EOT, PROBES).tolist() == slow_mask(row.tolist(), numbers)
+
+
+@given(documents=DOCUMENTS, padding=st.integers(0, 3))
+def test_document_numbers_without_probes_change_after_each_end(
+    documents: list[tuple[int, bool, bool]], padding: int
+) -> None:
+    row, numbers = packed([(size, True, False) for size, _, _ in documents], padding)
+    assert document_numbers(row, EOT).tolist() == numbers
+    assert loss_mask(row, EOT).tolist() == slow_mask(row.tolist(), numbers)
+
+
+@given(rows=st.lists(st.lists(st.integers(0, 4), min_size=9, max_size=9), min_size=4, max_size=4))
+def test_probes_of_a_batch_are_those_of_its_rows(rows: list[list[int]]) -> None:
+    batch = np.array(rows, np.uint16)
+    numbers, mask = document_numbers(batch, EOT, PROBES), loss_mask(batch, EOT, PROBES)
+    assert numbers.tolist() == [document_numbers(row, EOT, PROBES).tolist() for row in batch]
+    assert mask.tolist() == [loss_mask(row, EOT, PROBES).tolist() for row in batch]
+
+
+@given(lengths=st.lists(st.integers(MIN_PROBED_TOKENS - 3, MIN_PROBED_TOKENS + 3), max_size=12))
+def test_add_probes_puts_a_labelled_pair_behind_every_long_piece(lengths: list[int]) -> None:
+    random = np.random.default_rng(0)
+    pieces = [random.integers(OTHER, 99, length) for length in lengths]
+    labels = random.integers(0, 6, (len(lengths), 2)).astype(np.int8)
+    tokens = np.concatenate([*pieces, np.array([], np.int64)]).astype(np.uint16)
+    found, new_tokens, token_labels = add_probes(np.array(lengths, np.int64), tokens, labels, PROBES)
+    expected = [
+        ([*piece, TONE, FIELD], [NO_LABEL] * piece.size + pair)
+        if piece.size >= 64
+        else (piece, [NO_LABEL] * piece.size)
+        for piece, pair in zip(pieces, labels.tolist(), strict=True)
+    ]
+    assert new_tokens.dtype == np.uint16
+    assert found.tolist() == [len(piece) for piece, _ in expected]
+    assert new_tokens.tolist() == [token for piece, _ in expected for token in piece]
+    assert token_labels.tolist() == [label for _, labels in expected for label in labels]
