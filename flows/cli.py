@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from flows import commands, commands_store
+from flows import commands, commands_estimate, commands_generate, commands_store
 from flows.stages import LAST
 from storage.errors import Fault, InputError
 from tasks.build import LOGGERS
@@ -110,10 +110,34 @@ def build_parser() -> argparse.ArgumentParser:
     pin.add_argument("--remove", action="store_true", help="remove the pin of this name")
     recipes = verb("recipes", commands.recipes, "list the recipes, or the fields of one")
     recipes.add_argument("recipe", nargs="?")
+    estimate = verb("estimate", commands_estimate.estimate, "say what a model is and what its training takes")
+    estimate.add_argument("model", help="preset, recipe or a recipe's .yaml/.json file")
+    estimate.add_argument("--tokens", type=float, help="tokens to train on (default: the recipe's; 300e9)")
+    estimate.add_argument("--sequence-length", type=int, metavar="N", help="tokens of a sequence")
+    estimate.add_argument("--gpu", choices=commands_estimate.GPUS, default="h100", help="kind of GPU (h100)")
+    estimate.add_argument("--gpus", type=int, default=64, metavar="N", help="number of GPUs (64)")
+    estimate.add_argument("--mfu", type=float, default=0.4, help="part of the peak FLOPS that is used (0.4)")
+    estimate.add_argument("--layers", action="store_true", help="list the layers of a world model one by one")
+    estimate.add_argument("--price", type=float, help="price of a GPU hour, to see the cost")
+    generate = verb("generate", commands_generate.generate, "continue texts with a trained or published model")
+    generate.add_argument("what", nargs="?", help="train/key, publish/key, a stage of the newest run, or a folder")
+    generate.add_argument(
+        "--prompt", nargs="+", action="extend", metavar="TEXT", help="- reads standard input; put what before it"
+    )
+    generate.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens to add (128)")
+    generate.add_argument("--greedy", action="store_true", help="take the likeliest token instead of drawing one")
+    generate.add_argument("--temperature", type=float, default=0.8, help="above 1 is wilder, below tamer (0.8)")
+    generate.add_argument("--top-k", type=int, default=0, help="draw from this many likeliest tokens (0: all)")
+    generate.add_argument("--top-p", type=float, default=0.95, help="draw from this much probability (0.95)")
+    generate.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1 avoids repetition (1)")
+    generate.add_argument("--seed", type=int, default=0, help="another one gives another text (0)")
+    generate.add_argument("--kv-budget", type=int, metavar="KEYS", help="most keys that a layer remembers")
+    generate.add_argument("--no-cache", action="store_true", help="read everything again for each token")
+    generate.add_argument("--classify", action="store_true", help="say tone and field of each text, too")
     up = verb("up", commands.up, "start a Prefect server with its UI, workers and the deployments")
     up.add_argument("--host", default="127.0.0.1")
     up.add_argument("--port", type=_port, default=4200)
-    for listing_verb in (plan, why, listing, show, lineage, verify, gc, pin, recipes):
+    for listing_verb in (plan, why, listing, show, lineage, verify, gc, pin, recipes, estimate, generate):
         listing_verb.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
