@@ -1,5 +1,6 @@
 """The model card: README.md of the published folder, with the header that model hubs read."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -7,6 +8,7 @@ import yaml
 from storage.store import Artifact
 from tasks.evaluation_report import bits_per_byte_rows, method_text, sample_settings, samples_text
 from tasks.markdown import table
+from tasks.world_report import world_sections
 
 if TYPE_CHECKING:
     from tasks.publish_model import PublishConfig
@@ -17,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."  # where this file lies
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForCausalLM.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder{options})
 
 # Every text began with the end-of-text token in training.
 prompt = tokenizer(tokenizer.bos_token + "Once upon a time", return_tensors="pt")
@@ -25,12 +27,87 @@ output = model.generate(**prompt, max_new_tokens=100, do_sample=True, temperatur
 print(tokenizer.decode(output[0], skip_special_tokens=True))
 ```"""
 
-LIMITS = """\
-- It continues text. It was not trained to follow instructions or to hold a conversation.
-- What it writes can be wrong, offensive or copied from its training text; check it before use.
-- It reads at most {max_seq_len:,} tokens of context, and knows the kinds of text named under Evaluation as far as
-  its {parameters:,} parameters go.
-- Only what stands under Evaluation was measured. Bias, memorization and safety were not."""
+OWN_CODE = """\
+transformers does not know this architecture. `trust_remote_code=True` lets it run the Python files of this folder,
+with all that your account may do: read them first. They are the modules that trained the model, with other
+imports, and need torch and transformers alone."""
+
+CLASSIFY = """\
+The two heads read the written tone and the field of a text, at probe tokens that `classify` adds:
+
+```python
+tone, field = model.classify(tokenizer("A text.", return_tensors="pt").input_ids)
+print(model.config.tone_names[tone[0].argmax()], model.config.field_names[field[0].argmax()])
+```"""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a model card says of an architecture."""
+
+    sentence: str
+    """Its name, as in: this is ..."""
+    tags: tuple[str, ...]
+    """What hubs find it by."""
+    limits: tuple[str, ...]
+    """What those who use it must know."""
+    own_code: bool = False
+    """Whether the folder brings its code."""
+
+
+ROTARY_LIMIT = "It was trained on texts of at most {max_seq_len:,} tokens; it reads on beyond that, but worse."
+
+ARCHITECTURES = {
+    "GPT2LMHeadModel": Architecture(
+        "A decoder-only transformer (GPT-2 architecture)",
+        ("gpt2",),
+        ("It reads at most {max_seq_len:,} tokens of context.",),
+    ),
+    "LlamaForCausalLM": Architecture(
+        "A decoder-only transformer (Llama architecture)", ("llama",), (ROTARY_LIMIT,)
+    ),
+    "GPTNeoXForCausalLM": Architecture(
+        "A decoder-only transformer (GPT-NeoX architecture, without parallel residuals)",
+        ("gpt_neox",),
+        (ROTARY_LIMIT,),
+    ),
+    "Qwen3NextForCausalLM": Architecture(
+        "A mixture-of-experts hybrid of Gated DeltaNet and gated attention (Qwen3-Next architecture)",
+        ("qwen3_next", "moe"),
+        (
+            ROTARY_LIMIT,
+            "The factor on the sum of the routed experts is multiplied into their last projection, for the "
+            "architecture has none.",
+            "It was checked with transformers; other engines for Qwen3-Next were not tried at this size.",
+        ),
+    ),
+    "WorldForCausalLM": Architecture(
+        "A mixture-of-experts hybrid of Gated DeltaNet and gated attention (pile-pipeline's own architecture)",
+        ("pile_world", "moe", "custom_code"),
+        (
+            ROTARY_LIMIT,
+            "Only transformers runs it, with the code in this folder. Batches must be padded on the left; beam "
+            "search needs `use_cache=False`.",
+        ),
+        own_code=True,
+    ),
+}
+"""The classes of transformers that models are published as."""
+
+CLASSES_LIMIT = """\
+Tone and field were learned from weak labels: the tone from rules on the wording, the field from the collection
+that a text came from. The heads can go by punctuation and formats; what they reach stands under Evaluation or was
+not measured."""
+
+CONTEXT_LIMIT = """\
+The context layers score how important and how urgent each token is. Whether that helps was not measured here."""
+
+LIMITS = (
+    "It continues text. It was not trained to follow instructions or to hold a conversation.",
+    "What it writes can be wrong, offensive or copied from its training text; check it before use.",
+    "It knows the kinds of text named under Evaluation as far as its {parameters:,} parameters go.",
+    "Only what stands under Evaluation was measured. Bias, memorization and safety were not.",
+)
 
 
 def model_card(
@@ -40,17 +117,22 @@ def model_card(
     model: Artifact,
     tokenizer: Artifact,
     evaluation: Artifact,
+    architecture: str,
+    active_parameters: int,
 ) -> str:
-    """Return README.md. It holds no date, time or host, so that the same inputs give the same bytes."""
-    shape = metrics["model"]
+    """Return README.md. It holds no date, time or host, so that the same inputs give the same bytes.
+
+    `architecture` is the class of transformers; `active_parameters` are those that work on one token.
+    """
+    shape, known = metrics["model"], ARCHITECTURES[architecture]
     sections = [
-        header(config),
+        header(config, known),
         f"# {config.name}",
         *([config.description] if config.description else []),
-        f"A decoder-only transformer (Llama architecture) with {shape['parameters']:,} parameters in float32, "
+        f"{known.sentence} with {shape['parameters']:,} parameters in float32{_active(shape, active_parameters)}, "
         f"trained for {shape['steps']:,} steps with pile-pipeline.",
         "## Use",
-        USAGE,
+        *usage(known, shape),
         "## Model",
         table(architecture_rows(shape)),
         "## Training",
@@ -60,11 +142,12 @@ def model_card(
         table(bits_per_byte_rows(metrics)),
         method_text(metrics),
         "The numbers, with sizes and losses, are in `metrics.json`.",
+        *world_sections(metrics),
         "## Samples",
         sample_settings(metrics),
         samples_text(metrics, fence=True),
         "## Limits",
-        LIMITS.format(**shape),
+        limits(known, shape),
         "## Where it comes from",
         "Each artifact is named by stage and key; its manifest in the store records configuration, inputs, code "
         f"commit and library versions. `pile lineage {model.ref}` follows them back to the source files.",
@@ -73,7 +156,28 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def header(config: "PublishConfig") -> str:
+def usage(architecture: Architecture, model: dict[str, Any]) -> list[str]:
+    """Return the paragraphs on how to load and use the model."""
+    options = ", trust_remote_code=True" if architecture.own_code else ""
+    paragraphs = [USAGE.format(options=options)]
+    if architecture.own_code:
+        paragraphs.append(OWN_CODE)
+    if model.get("n_tones"):
+        paragraphs.append(CLASSIFY)
+    return paragraphs
+
+
+def limits(architecture: Architecture, model: dict[str, Any]) -> str:
+    """Return what the model cannot do, as a list."""
+    lines = [*LIMITS[:2], *architecture.limits, *LIMITS[2:]]
+    if model.get("context_rank"):
+        lines.append(CONTEXT_LIMIT)
+    if model.get("n_tones"):
+        lines.append(CLASSES_LIMIT)
+    return "\n".join(f"- {line}".replace("\n", "\n  ") for line in lines).format(**model)
+
+
+def header(config: "PublishConfig", architecture: Architecture) -> str:
     """Return the YAML header. Source: the metadata of model cards, huggingface.co/docs/hub/model-cards."""
     fields: dict[str, Any] = {"license": config.license.lower()}
     if config.languages:
@@ -81,7 +185,7 @@ def header(config: "PublishConfig") -> str:
     fields |= {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["llama", "pile-pipeline"],
+        "tags": [*architecture.tags, "pile-pipeline"],
     }
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
@@ -109,6 +213,11 @@ def lineage_rows(model: Artifact, tokenizer: Artifact, evaluation: Artifact) -> 
             name = f"{reference.stage}/{reference.key}"
             rows.setdefault(name, {"artifact": name, "content digest": reference.content_digest})
     return list(rows.values())
+
+
+def _active(model: dict[str, Any], active_parameters: int) -> str:
+    """Tell how many parameters work on a token, if a router chooses them."""
+    return f", of which {active_parameters:,} work on a token" if "num_experts" in model else ""
 
 
 def _plain(value: object) -> str:

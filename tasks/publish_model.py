@@ -3,8 +3,8 @@
 Input   model       the final weights of the train stage
         tokenizer   tokenizer.json, the one the model was trained with
         evaluation  metrics.json of the evaluate stage, for this very model
-Output  part `huggingface`: model.safetensors, config.json, generation_config.json, tokenizer.json,
-        tokenizer_config.json, metrics.json, README.md
+Output  part `huggingface`: model.safetensors (or shards and an index), config.json, generation_config.json,
+        tokenizer.json, tokenizer_config.json, metrics.json, README.md, and the code of a world model (*.py)
 Rerun   a committed folder is kept and checked again.
 
 Nothing is committed before transformers has loaded the folder, from disk only, and computed with it what the
@@ -26,12 +26,14 @@ from storage.records import Part
 from storage.store import Artifact
 from tasks.build import Build
 from tasks.evaluation_report import METRICS
+from tasks.field_labels import FIELDS
 from tasks.model_card import model_card
 from tasks.stage import Stage
+from tasks.tone_labels import TONES
 from tasks.trained_model import fixed_threads, open_trained
 
 if TYPE_CHECKING:
-    from model.export import FolderCheck
+    from model.export.check import FolderCheck
 
 PART = "huggingface"
 
@@ -65,7 +67,10 @@ def publish_model(
 
     Raises: InputError if the inputs do not belong together; Fault if the folder is not the trained model.
     """
-    from model.export import check_folder, write_folder  # noqa: PLC0415 - loads torch
+    from model.estimate import count_active_parameters  # noqa: PLC0415 - only this needs it
+    from model.export.check import check_folder  # noqa: PLC0415 - loads torch
+    from model.export.folder import write_folder  # noqa: PLC0415 - loads torch
+    from model.export.forms import find_form  # noqa: PLC0415 - loads torch
 
     metrics_file = evaluation.open(evaluation.file(METRICS))
     metrics = json.loads(metrics_file.read_bytes())
@@ -77,9 +82,25 @@ def publish_model(
         trained = open_trained(model, tokenizer)
         if part is None:
             vocabulary = tokenizer.open(tokenizer.file("tokenizer"))
-            write_folder(trained.network, vocabulary, trained.eot_id, trained.used_vocab, folder)
+            write_folder(
+                trained.network,
+                vocabulary,
+                trained.eot_id,
+                trained.used_vocab,
+                folder,
+                tone_names=TONES,
+                field_names=FIELDS,
+            )
             shutil.copyfile(metrics_file, folder / "metrics.json")
-            card = model_card(config, metrics, model=model, tokenizer=tokenizer, evaluation=evaluation)
+            card = model_card(
+                config,
+                metrics,
+                model=model,
+                tokenizer=tokenizer,
+                evaluation=evaluation,
+                architecture=find_form(trained.network.config).architecture,
+                active_parameters=count_active_parameters(trained.network.config),
+            )
             (folder / "README.md").write_text(card, encoding="utf-8")
         else:
             _copy_part(part, build, folder)
@@ -129,10 +150,8 @@ def _copy_part(part: Part, build: Build, folder: Path) -> None:
 def _check_rows(check: "FolderCheck") -> list[dict[str, Any]]:
     return [
         {"check": "parameters loaded, none missing, none unexpected", "result": check.parameters},
-        {
-            "check": "largest difference of logits, relative to the largest",
-            "result": f"{check.logit_difference:.1e}",
-        },
+        {"check": "largest difference of logits", "result": f"{check.logit_difference:.1e}"},
+        {"check": "the same at most, by rounding", "result": f"{check.logit_tolerance:.1e}"},
         {"check": "texts with the same token ids", "result": check.texts},
         {"check": "greedily generated tokens that are the same", "result": check.generated_tokens},
     ]
@@ -140,7 +159,7 @@ def _check_rows(check: "FolderCheck") -> list[dict[str, Any]]:
 
 STAGE = Stage(
     name="publish",
-    version=1,
+    version=2,  # 2: forms by family, and special tokens that are never generated
     config=PublishConfig,
     build=publish_model,
     inputs={"model": "train", "tokenizer": "train-tokenizer", "evaluation": "evaluate"},
