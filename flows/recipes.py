@@ -12,15 +12,18 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from storage.config import Config
+from model.presets import find_preset, preset_shape
+from storage.config import Config, changed
 from storage.errors import InputError
 from tasks.build import Execution
 from tasks.dedup_corpus import DedupConfig
 from tasks.download_corpus import DownloadConfig
 from tasks.evaluate_model import EvaluateConfig
+from tasks.field_labels import FieldName
 from tasks.filter_corpus import FilterConfig
 from tasks.pack_tokens import PackConfig
 from tasks.publish_model import PublishConfig
+from tasks.python_environment import DESCRIPTIONS, DOCSTRINGS, LIBRARY_SOURCE, LICENCES, STDLIB_SOURCE
 from tasks.tokenize_corpus import TokenizeConfig
 from tasks.train_model import TrainConfig
 from tasks.train_tokenizer import TrainTokenizerConfig
@@ -83,7 +86,83 @@ def pile() -> Recipe:
     )
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"demo": demo, "own-files": own_files, "pile": pile}
+def tatar_23m() -> Recipe:
+    """A small model of a language with little text, read many times: dropout, and a vocabulary of its own."""
+    return Recipe(
+        name="tatar-23m",
+        description="Leipzig-corpus or other text files to a 23M-parameter Tatar model; set download.files",
+        download=DownloadConfig(files=("tatar/*",)),
+        train_tokenizer=TrainTokenizerConfig(vocab_size=8192),
+        pack=PackConfig(sequence_length=256),
+        train=TrainConfig(
+            model=preset_shape("tatar-23m"), max_steps=20_000, warmup_steps=500, global_batch_size=64,
+            micro_batch_size=16, learning_rate=6e-4, checkpoint_every=1000, eval_every=500, eval_sequences=256,
+        ),
+        evaluate=EvaluateConfig(prompts=("", "Татарстан ", "Бүген ")),
+        publish=PublishConfig(name="tatar-23m", languages=("tt",), description="A language model of Tatar."),
+    )  # fmt: skip
+
+
+def gpt2_124m() -> Recipe:
+    """GPT-2's smallest size on a mirror of The Pile: 10 billion tokens in batches of half a million."""
+    return changed(
+        pile(),
+        name="gpt2-124m",
+        description="a mirror in The Pile's layout to GPT-2 with 124M parameters; set download.mirror",
+        train_tokenizer=TrainTokenizerConfig(vocab_size=50_257),
+        train=TrainConfig(
+            model=preset_shape("gpt2-124m"), max_steps=19_073, warmup_steps=700, global_batch_size=512,
+            micro_batch_size=64, learning_rate=6e-4, checkpoint_every=1000, eval_every=250, eval_sequences=512,
+        ),
+        publish=PublishConfig(name="gpt2-124m-pile", languages=("en",)),
+    )  # fmt: skip
+
+
+def world_1m() -> Recipe:
+    """The smallest world model on the demo's text, with probe tokens for its heads; CPU, minutes."""
+    base = demo()
+    kinds = (LIBRARY_SOURCE, STDLIB_SOURCE, DOCSTRINGS, DESCRIPTIONS)
+    fields: dict[str, FieldName | None] = {**dict.fromkeys(kinds, "software"), LICENCES: "law"}
+    return changed(
+        base,
+        name="world-1m",
+        description="the demo's text to a world model of the smallest size, heads included; CPU, minutes",
+        pack=PackConfig(sequence_length=256, probe_tokens=True, field_map=fields),
+        train=changed(base.train, model=preset_shape("world-1m")),
+        publish=PublishConfig(name="world-1m-demo"),
+    )
+
+
+def world(size: str, tokens: float, steps_of: int, learning_rate: float) -> Recipe:
+    """A larger world model on a mirror of The Pile: `tokens` in all, `steps_of` sequences per update."""
+    preset = find_preset(f"world-{size}")
+    steps = round(tokens / (steps_of * preset.max_seq_len))
+    return changed(
+        pile(),
+        name=f"world-{size}",
+        description=f"a mirror in The Pile's layout to a world model of {size.upper()} parameters",
+        train_tokenizer=TrainTokenizerConfig(vocab_size=preset.vocab_size),
+        pack=PackConfig(sequence_length=preset.max_seq_len, probe_tokens=True),
+        train=TrainConfig(
+            model=preset_shape(f"world-{size}"), max_steps=steps, warmup_steps=min(2000, steps // 10),
+            global_batch_size=steps_of, micro_batch_size=1, learning_rate=learning_rate, checkpoint_every=1000,
+            eval_every=500, eval_sequences=256,
+        ),
+        publish=PublishConfig(name=f"world-{size}-pile", languages=("en",)),
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "demo": demo,
+    "own-files": own_files,
+    "pile": pile,
+    "tatar-23m": tatar_23m,
+    "gpt2-124m": gpt2_124m,
+    "world-1m": world_1m,
+    "world-20m": lambda: world("20m", tokens=4e8, steps_of=64, learning_rate=1e-3),
+    "world-800m": lambda: world("800m", tokens=1.6e10, steps_of=256, learning_rate=6e-4),
+    "world-235b": lambda: world("235b", tokens=3e11, steps_of=1024, learning_rate=2.2e-4),
+}
 
 
 def find_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -146,7 +225,8 @@ def _read_recipe_file(path: Path) -> dict[str, Any]:
 
 def _merge(fields: dict[str, Any], changes: dict[str, Any]) -> None:
     for name, value in changes.items():
-        if isinstance(value, dict) and isinstance(fields.get(name), dict):
+        whole = isinstance(value, dict) and value.keys() & {"family", "preset"}  # a model that is not the base's
+        if isinstance(value, dict) and isinstance(fields.get(name), dict) and not whole:
             _merge(fields[name], value)
         else:
             fields[name] = value
@@ -157,6 +237,8 @@ def _replace(fields: dict[str, Any], dotted: str, value: Any) -> None:
     if path:  # `train-tokenizer` is the stage, `train_tokenizer` its field
         path[0] = path[0].replace("-", "_")
     for depth, name in enumerate(path):
+        if dotted.startswith("train.model.") and isinstance(fields.get(name), str):
+            fields[name] = {"preset": fields[name]}  # --set train.model=world-1m --set train.model.top_k=2
         if not isinstance(fields.get(name), dict):
             raise InputError(_unknown(".".join(path[: depth + 1]), fields))
         fields = fields[name]
