@@ -4,11 +4,12 @@ Input   model      weights, model-config and the loss log of the train stage
         tokenizer  tokenizer.json, the one the model was trained with
         corpus     documents; those of one held-out split are scored
 Output  part `evaluation`, role `metrics`: metrics.json. Reports: report.md, samples.txt, loss.png
+        of a model with context layers also the role `context-picture`, and the report context.html
 Rerun   a finished measurement is kept; its reports are written again from it.
 
 Bits per byte is the main number because it does not depend on the vocabulary: the model's negative log-likelihood
 of a text in bits, divided by the bytes of the text in UTF-8. Beside it stands what compressors reach on the same
-bytes.
+bytes. Of a world model its heads and its context layers are measured too.
 """
 
 import json
@@ -24,7 +25,7 @@ from storage.errors import Fault
 from storage.records import Part
 from storage.store import Artifact
 from tasks.build import Build
-from tasks.evaluation_report import METRICS, write_reports
+from tasks.evaluation_report import METRICS, PICTURE, write_reports
 from tasks.held_out import HeldOut, compressed_bytes, read_held_out
 from tasks.stage import Stage
 from tasks.trained_model import Trained, fixed_threads, open_trained
@@ -76,32 +77,35 @@ def evaluate_model(
     """
     part = build.finished_parts([PART]).get(PART)
     if part is None:
-        metrics = measure(config, model, tokenizer, corpus, build)
-        path = build.writer.scratch() / "metrics.json"
-        path.write_text(json.dumps(metrics, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-        total = metrics["total"]
+        measured = measure(config, model, tokenizer, corpus, build)
+        files = {role: build.writer.scratch() / f"{role}.json" for role in measured}
+        for role, path in files.items():
+            text = json.dumps(measured[role], indent=1, sort_keys=True, ensure_ascii=False)
+            path.write_text(text + "\n", encoding="utf-8")
+        total = measured[METRICS]["total"]
         counts = {name: total[name] for name in ("documents", "text_bytes", "tokens")}
-        part = build.writer.commit(PART, {METRICS: path}, counts=counts)
-    metrics = json.loads(build.writer.open(part.files[0]).read_bytes())
-    write_reports(build, metrics, model=model, tokenizer=tokenizer, corpus=corpus)
+        part = build.writer.commit(PART, files, counts=counts)
+    found = {file.role: json.loads(build.writer.open(file).read_bytes()) for file in part.files}
+    write_reports(build, found[METRICS], found.get(PICTURE), model=model, tokenizer=tokenizer, corpus=corpus)
     return [part]
 
 
 def measure(
     config: EvaluateConfig, model: Artifact, tokenizer: Artifact, corpus: Artifact, build: Build
 ) -> dict[str, Any]:
-    """Return the content of metrics.json: all that the reports and the model card show of the measurement."""
+    """Return all that the reports and the model card show of the measurement, by the role of its file."""
     held_out = read_held_out(corpus, config.split, config.max_bytes_per_subset)
     with fixed_threads(build.execution.threads):
         trained = open_trained(model, tokenizer, build.execution.device)
         ids = {subset: encode(trained.encoder, subset, group.texts) for subset, group in held_out.items()}
+        world, picture = measure_world(trained, ids, config, model, corpus, build)
         nats = score(trained, ids, config.batch_tokens, build)
         samples = [draw_sample(trained, index, prompt, config) for index, prompt in enumerate(config.prompts)]
     rows = [
         measure_subset(subset, group, ids[subset], nats[subset], trained.used_vocab)
         for subset, group in held_out.items()
     ]
-    return {
+    metrics = {
         "config": config.identity(),
         "inputs": {
             "corpus": corpus.content_digest,
@@ -116,7 +120,33 @@ def measure(
         "samples": samples,
         "subsets": [rates(row) for row in rows],
         "total": rates({"subset": "all", **_sum(rows)}),
+        **world,
     }
+    return {METRICS: metrics, **picture}
+
+
+def measure_world(
+    trained: Trained,
+    ids: dict[str, list[list[int]]],
+    config: EvaluateConfig,
+    model: Artifact,
+    corpus: Artifact,
+    build: Build,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is measured of world models alone, and the file of the context picture; both may be empty."""
+    world: dict[str, Any] = {}
+    picture: dict[str, Any] = {}
+    shape = trained.description.model
+    if shape.family != "world":
+        return world, picture
+    from tasks.context_evaluation import measure_context  # noqa: PLC0415 - loads torch
+    from tasks.head_evaluation import measure_heads  # noqa: PLC0415 - loads torch
+
+    if shape.n_tones:
+        world["heads"] = measure_heads(trained, ids, model, corpus, config.batch_tokens, build.progress)
+    if shape.context_rank:
+        world["context"], picture[PICTURE] = measure_context(trained, ids)
+    return world, picture
 
 
 def encode(encoder: "Tokenizer", subset: str, texts: list[str]) -> list[list[int]]:
@@ -158,21 +188,26 @@ def score(trained: Trained, ids: dict[str, list[list[int]]], batch_tokens: int, 
 
 def draw_sample(trained: Trained, index: int, prompt: str, config: EvaluateConfig) -> dict[str, str]:
     """Return a prompt and its continuation. Each prompt has its own seed, so adding one changes no other."""
-    import torch  # noqa: PLC0415 - not needed to plan
-
+    from model.export.folder import suppressed_ids  # noqa: PLC0415 - loads torch
     from model.generation import generate  # noqa: PLC0415 - loads torch
 
+    network, new_tokens = trained.network, config.sample_tokens
     begin = [trained.eot_id, *trained.encoder.encode(prompt, add_special_tokens=False).ids]
+    if network.learned_positions:  # a longer prompt is continued from its end, a longer sample cut
+        positions = network.config.max_seq_len
+        new_tokens = min(new_tokens, max(1, positions - len(begin)))
+        begin = begin[new_tokens - positions :]
     drawn = generate(
-        trained.network,
-        torch.tensor([begin]),
-        config.sample_tokens,
+        network,
+        [begin],
+        new_tokens,
+        do_sample=config.temperature > 0,
         temperature=config.temperature,
         top_k=config.top_k,
         top_p=config.top_p,
         seed=(config.seed + index) % 2**63,
-        stop_token=trained.eot_id,
-        used_vocab=trained.used_vocab,
+        stop_tokens=trained.eot_id,
+        suppress_tokens=suppressed_ids(trained.encoder, trained.used_vocab, network.config.vocab_size),
     )
     new = drawn[0, len(begin) :].tolist()
     return {"prompt": prompt, "text": trained.encoder.decode([token for token in new if token != trained.eot_id])}
@@ -214,7 +249,7 @@ def _sum(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 STAGE = Stage(
     name="evaluate",
-    version=2,  # 2: zstd without --long and xz without -e
+    version=3,  # 2: zstd without --long and xz without -e; 3: tokens drawn by inverse CDF, heads, context layer
     config=EvaluateConfig,
     build=evaluate_model,
     inputs={"model": "train", "tokenizer": "train-tokenizer", "corpus": "dedup"},

@@ -1,6 +1,6 @@
-"""What people see of an evaluation: tables in the UI, report.md, samples.txt and the plot of the loss.
+"""What people see of an evaluation: tables in the UI, report.md, samples.txt, plots of the loss and the context.
 
-All of it follows from metrics.json and the loss log of the train artifact; nothing is measured here.
+All of it follows from the evaluation's files and the loss log of the train artifact; nothing is measured here.
 """
 
 import io
@@ -14,11 +14,15 @@ from storage.errors import Fault
 from storage.store import Artifact
 from tasks.build import Build
 from tasks.markdown import fenced, inline, table
+from tasks.world_report import score_rows, world_sections
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics"
 """Role of metrics.json in an evaluate artifact."""
+
+PICTURE = "context-picture"
+"""Role of the data behind context.html in an evaluate artifact of a model with context layers."""
 
 LOSS_LOG = "metrics.jsonl"
 """Report of a train artifact: a line per logged step with `loss` or `val_loss`."""
@@ -44,7 +48,13 @@ and its own {parameters:,} parameters are not counted. The row `all` sums the co
 
 
 def write_reports(
-    build: Build, metrics: dict[str, Any], *, model: Artifact, tokenizer: Artifact, corpus: Artifact
+    build: Build,
+    metrics: dict[str, Any],
+    picture: dict[str, Any] | None = None,
+    *,
+    model: Artifact,
+    tokenizer: Artifact,
+    corpus: Artifact,
 ) -> None:
     """Fill the UI tables and write the report files.
 
@@ -57,10 +67,16 @@ def write_reports(
     build.table("Bits per byte", bits_per_byte_rows(metrics))
     if metrics["samples"]:
         build.table("Samples", metrics["samples"])
+    for kind in ("tone", "field") if metrics.get("heads") else ():
+        build.table(f"Head for the {kind}, beside its baselines", score_rows(kind, metrics["heads"][kind]))
     build.report("report.md", report_text(metrics, losses, inputs).encode())
     build.report("samples.txt", samples_text(metrics).encode())
     if losses:
         build.report("loss.png", loss_plot(losses))
+    if picture is not None:
+        from model.context_picture import context_page  # noqa: PLC0415 - loads torch
+
+        build.report("context.html", context_page(picture).encode())
 
 
 def bits_per_byte_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
@@ -89,6 +105,7 @@ def report_text(metrics: dict[str, Any], losses: list[dict[str, Any]], inputs: d
         f"Of each subset the first {metrics['config']['max_bytes_per_subset']:,} bytes of the split, in the order "
         "of its shards; the last document is cut there.",
         table(coverage_rows(metrics)),
+        *world_sections(metrics),
         "## Loss in training",
         losses_text(losses),
         "## Samples",

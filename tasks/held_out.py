@@ -1,13 +1,17 @@
-"""The held-out text that a model is scored on, and how far general compressors get with it."""
+"""The text that a model is measured on and compared by: held-out documents, and a sample of the training split."""
 
+import heapq
 import lzma
 from dataclasses import dataclass, field
 
 import zstandard
+from xxhash import xxh64_intdigest
 
 from storage.errors import InputError
-from storage.formats import DOCUMENTS, read_documents
+from storage.formats import DOCUMENTS, Document, read_documents
 from storage.store import Artifact
+
+SAMPLE_SHARDS = 16
 
 
 @dataclass
@@ -62,3 +66,20 @@ def compressed_bytes(texts: list[str]) -> dict[str, int]:
         "zstd_19": len(zstandard.ZstdCompressor(level=19, write_checksum=False).compress(data)),
         "xz_9": len(lzma.compress(data, preset=9)),
     }
+
+
+def read_train_sample(corpus: Artifact, documents: int, max_characters: int) -> tuple[list[Document], int]:
+    """Return at most so many documents of the train split, each one's beginning, and the number of shards read.
+
+    Of up to SAMPLE_SHARDS shards, spread evenly over the split, those documents whose ids have the smallest hash:
+    a sample that favours no subset, place or length, and costs the same however large the corpus is.
+    """
+    shards = corpus.files(DOCUMENTS, prefix="train-")
+    taken = min(SAMPLE_SHARDS, len(shards))
+    beginnings = (
+        Document(document.id, document.subset, document.text[:max_characters])
+        for number in range(taken)
+        for document in read_documents(corpus.open(shards[number * len(shards) // taken]))
+    )
+    chosen = heapq.nsmallest(documents, beginnings, key=lambda document: xxh64_intdigest(document.id.encode()))
+    return chosen, taken

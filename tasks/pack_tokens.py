@@ -8,10 +8,15 @@ Rerun   a finished shard is kept; a half-written one is replaced.
 A row holds sequence_length + 1 tokens: inputs are all but the last, targets all but the first. Documents are
 placed by best-fit-decreasing: only one that is longer than a row is cut, and rows are full but for a few
 tokens. Cutting the concatenated documents instead would cut 44 % of those that fit (2048 tokens, measured).
+
+With `probe_tokens` two tokens follow each document or piece of at least 64 tokens, with labels for the heads that
+read there: a tone, from the beginning of the document's text, and a field, from its collection. Rows then end with
+a token of padding, because their last token is a target only and no head could read there.
 """
 
 import logging
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,10 +27,13 @@ from pydantic import Field, model_validator
 
 from storage.config import Config
 from storage.errors import InputError
+from storage.probes import MIN_PROBED_TOKENS, PROBE_TOKENS, add_probes
 from storage.records import Part, StoredFile
 from storage.store import Artifact
 from storage.writer import ArtifactWriter
 from tasks.build import Build
+from tasks.field_labels import FieldName
+from tasks.probe_labels import Labeller, label_names, report_labels
 from tasks.stage import Stage
 
 if TYPE_CHECKING:
@@ -47,6 +55,32 @@ class PackConfig(Config):
     """Tokens that the model sees at once, and predictions per sequence."""
     row_group_sequences: int = Field(default=1024, ge=1)
     """Sequences per row group of the files: what a reader of object storage fetches at once."""
+    probe_tokens: bool = False
+    """End every document of at least 64 tokens with two probe tokens, at which a world model's heads read tone and
+    field."""
+    field_map: dict[str, FieldName | None] = Field(default_factory=dict)
+    """Field of a collection by its name, or null for none; goes before what is known of The Pile's collections."""
+
+    @property
+    def row_room(self) -> int:
+        """Tokens of a row for documents and their probes."""
+        return self.sequence_length if self.probe_tokens else self.sequence_length + 1
+
+    @property
+    def longest_piece(self) -> int:
+        """Tokens of a document that a row has room for, its probes not counted."""
+        return self.row_room - PROBE_TOKENS if self.probe_tokens else self.row_room
+
+    @model_validator(mode="after")
+    def _has_room_for_probes(self) -> "PackConfig":
+        if self.probe_tokens and self.longest_piece < MIN_PROBED_TOKENS:
+            raise ValueError(
+                f"sequence_length must be at least {MIN_PROBED_TOKENS + PROBE_TOKENS} with probe_tokens, found "
+                f"{self.sequence_length}; raise it"
+            )
+        if self.field_map and not self.probe_tokens:
+            raise ValueError("field_map needs probe_tokens, found them off; set probe_tokens or remove field_map")
+        return self
 
     @model_validator(mode="after")
     def _fits_in_a_page(self) -> "PackConfig":
@@ -63,7 +97,7 @@ def pack_tokens(config: PackConfig, tokens: Artifact, tokenizer: Artifact, *, bu
 
     Raises: InputError if the archive was made with another tokenizer, or the train split is too short.
     """
-    from storage.tokens import TOKENIZER, TOKENS  # noqa: PLC0415 - pyarrow, not needed to plan
+    from storage.tokens import TOKENS  # noqa: PLC0415 - pyarrow, not needed to plan
     from tasks.shards import for_each_shard  # noqa: PLC0415 - datatrove, not needed to plan
 
     shards = [file for split in SPLITS for file in tokens.files(TOKENS, prefix=f"{split}-")]
@@ -71,7 +105,7 @@ def pack_tokens(config: PackConfig, tokens: Artifact, tokenizer: Artifact, *, bu
     if not any(name.startswith("train-") for name in names):
         raise InputError(f"{tokens.ref} must have train shards, found none; add sources of the split `train`")
     finished = build.finished_parts(names)
-    work = _PackShard(build.writer, config, tokens, tokenizer.file(TOKENIZER).sha256)
+    work = _PackShard(build.writer, config, tokens, tokenizer)
     for_each_shard(build, [file for file in shards if file.part not in finished], work)
     committed = build.writer.parts()
     parts = [committed[name] for name in names]
@@ -86,39 +120,54 @@ class _PackShard:
     writer: ArtifactWriter
     config: PackConfig
     tokens: Artifact
-    tokenizer_sha256: str
+    tokenizer: Artifact
 
     def __call__(self, shard: StoredFile) -> None:
         from storage.token_archive import TokenArchive  # noqa: PLC0415 - pyarrow, not needed to plan
-        from storage.tokens import SEQUENCES, PackedFormat, SequenceWriter  # noqa: PLC0415 - likewise
+        from storage.tokens import SEQUENCES, TOKENIZER, PackedFormat, SequenceWriter  # noqa: PLC0415 - likewise
 
+        config, tokenizer = self.config, self.tokenizer.file(TOKENIZER)
         archive = TokenArchive(self.tokens.open(shard))
-        if archive.format.tokenizer_sha256 != self.tokenizer_sha256:
+        if archive.format.tokenizer_sha256 != tokenizer.sha256:
             raise InputError(
-                f"tokens must be made with the tokenizer {self.tokenizer_sha256:.12}, found {self.tokens.ref} "
+                f"tokens must be made with the tokenizer {tokenizer.sha256:.12}, found {self.tokens.ref} "
                 f"made with {archive.format.tokenizer_sha256:.12}; run tokenize with this tokenizer"
             )
+        labeller = None
+        if config.probe_tokens:
+            labeller = Labeller(self.tokenizer.open(tokenizer), archive, config.field_map)
         path = self.writer.scratch() / f"{shard.part}.parquet"
-        row_tokens = self.config.sequence_length + 1
-        documents = cut = tokens = padding = 0
-        packed_format = PackedFormat(archive.format, self.config.sequence_length)
-        with SequenceWriter(path, packed_format, self.config.row_group_sequences) as writer:
-            for lengths, window in windows(archive):
-                for row in pack_documents(lengths, row_tokens):
-                    padding += writer.write([window[start:end] for start, end in row])
-                documents += lengths.size
-                cut += int(np.count_nonzero(lengths > row_tokens))
-                tokens += window.size
+        packed_format = PackedFormat(archive.format, config.sequence_length, labeller.probes if labeller else None)
+        counts = Counter(documents=0, documents_cut=0, sequences=0, tokens=0, padding=0)
+        with SequenceWriter(path, packed_format, config.row_group_sequences) as writer:
+            for lengths, tokens in windows(archive):
+                counts["documents"] += lengths.size
+                counts["documents_cut"] += int(np.count_nonzero(lengths > config.longest_piece))
+                counts["tokens"] += tokens.size
+                for pieces, labels in _rows(config, lengths, tokens, labeller):
+                    counts["sequences"] += 1
+                    counts["padding"] += writer.write(pieces, labels)
+                    counts.update(label_names(labels))
         split = shard.part.partition("-")[0]
-        counts = {
-            "documents": documents,
-            "documents_cut": cut,
-            "sequences": writer.sequences,
-            "tokens": tokens,
-            "padding": padding,
-        }
         per_split = {f"{name}.{split}": count for name, count in counts.items()}
-        self.writer.commit(shard.part, {SEQUENCES: path}, counts=counts | per_split, info=writer.info())
+        self.writer.commit(shard.part, {SEQUENCES: path}, counts={**counts, **per_split}, info=writer.info())
+
+
+def _rows(
+    config: PackConfig, lengths: NDArray[np.int64], tokens: NDArray[Any], labeller: Labeller | None
+) -> Iterator[tuple[list[NDArray[Any]], list[int]]]:
+    """Yield the pieces of documents in each row, and the labels of the probe tokens in them."""
+    piece_lengths, documents = cut_documents(lengths, config.longest_piece)
+    if labeller is None:
+        for row in pack_pieces(piece_lengths, config.row_room):
+            yield [tokens[start:end] for start, end in row], []
+        return
+    labels = labeller.label(lengths, tokens)[documents]
+    piece_lengths, tokens, token_labels = add_probes(piece_lengths, tokens, labels, labeller.probes)
+    for row in pack_pieces(piece_lengths, config.row_room):
+        probed = [end for start, end in row if end - start > MIN_PROBED_TOKENS]
+        row_labels = [label for end in probed for label in token_labels[end - PROBE_TOKENS : end].tolist()]
+        yield [tokens[start:end] for start, end in row], row_labels
 
 
 def windows(archive: "TokenArchive") -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
@@ -135,22 +184,29 @@ def windows(archive: "TokenArchive") -> Iterator[tuple[NDArray[np.int64], NDArra
         yield np.concatenate(lengths), np.concatenate(tokens)
 
 
-def pack_documents(lengths: NDArray[np.int64], row_tokens: int) -> Iterator[list[tuple[int, int]]]:
+def cut_documents(lengths: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the lengths of the pieces, at most `longest` tokens each, and the number of each one's document.
+
+    Shapes: lengths (documents,), each at least 1; results (pieces,).
+    """
+    pieces_of = -(-lengths // longest)
+    documents = np.repeat(np.arange(lengths.size), pieces_of)
+    piece_of = np.arange(documents.size) - np.repeat(np.cumsum(pieces_of) - pieces_of, pieces_of)
+    return np.minimum(lengths[documents] - piece_of * longest, longest), documents
+
+
+def pack_pieces(lengths: NDArray[np.int64], row_tokens: int) -> Iterator[list[tuple[int, int]]]:
     """Yield rows of at most `row_tokens` tokens: the (start, end) of each piece in the concatenated documents.
 
     Rows come in the order of their first piece and pieces in that of the documents, so that neither a row's
     number nor a place in it says anything about the length of a document.
 
-    Shapes: lengths (documents,), each at least 1.
+    Shapes: lengths (pieces,), each from 1 to `row_tokens`.
     """
-    pieces_of = -(-lengths // row_tokens)
-    ends_of = np.repeat(np.cumsum(lengths), pieces_of)
-    piece_of = np.arange(pieces_of.sum()) - np.repeat(np.cumsum(pieces_of) - pieces_of, pieces_of)
-    starts = np.repeat(np.cumsum(lengths) - lengths, pieces_of) + piece_of * row_tokens
-    ends = np.minimum(starts + row_tokens, ends_of)
+    ends = np.cumsum(lengths)
     rows: dict[int, list[tuple[int, int]]] = {}
-    pieces = zip(best_fit_decreasing(ends - starts, row_tokens), starts.tolist(), ends.tolist(), strict=True)
-    for row, start, end in pieces:
+    places = zip((ends - lengths).tolist(), ends.tolist(), strict=True)
+    for row, (start, end) in zip(best_fit_decreasing(lengths, row_tokens), places, strict=True):
         rows.setdefault(row, []).append((start, end))
     yield from rows.values()
 
@@ -195,23 +251,30 @@ def _report(config: PackConfig, parts: Sequence[Part], build: Build) -> None:
         )
     if not counts["val"]["sequences"]:
         log.warning("the corpus has no val split: training will not report a validation loss")
+    row_tokens = config.sequence_length + 1
     rows = [
         {
             "split": split,
             "sequences": count["sequences"],
             "tokens": count["tokens"],
-            "padding, %": round(100 * count["padding"] / max(1, count["tokens"] + count["padding"]), 3),
+            "padding, %": round(100 * count["padding"] / max(1, count["sequences"] * row_tokens), 3),
             "documents": count["documents"],
             "documents longer than a sequence": count["documents_cut"],
         }
         for split, count in counts.items()
     ]
     build.table(f"Packed sequences of {config.sequence_length} tokens", rows)
+    if config.probe_tokens:
+        report_labels(counts, build)
 
 
-def _counts(parts: Sequence[Part], split: str) -> dict[str, int]:
-    names = ("documents", "documents_cut", "sequences", "tokens", "padding")
-    return {name: sum(part.counts.get(f"{name}.{split}", 0) for part in parts) for name in names}
+def _counts(parts: Sequence[Part], split: str) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for part in parts:
+        for name, count in part.counts.items():
+            if name.endswith(f".{split}"):
+                counts[name.removesuffix(f".{split}")] += count
+    return counts
 
 
 STAGE = Stage(

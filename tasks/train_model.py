@@ -131,7 +131,7 @@ def summary(final: Part, records: Sequence[JsonDict]) -> JsonDict:
 
 STAGE = Stage(
     name="train",
-    version=1,
+    version=2,  # 2: families of models, documents isolated, parameters named as in transformers
     config=TrainConfig,
     build=train_model,
     inputs={"sequences": "pack", "tokenizer": "train-tokenizer"},

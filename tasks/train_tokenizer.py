@@ -4,7 +4,8 @@ Input   corpus     documents (*.jsonl.zst)
 Output  tokenizer  role `tokenizer`: tokenizer.json for Hugging Face tokenizers and transformers
 Rerun   starts again; the same sample gives the same bytes, whatever the number of threads.
 
-Id 0 is <|endoftext|>, then come the reserved tokens, the 256 bytes and the merges in the order they were learned.
+Id 0 is <|endoftext|>, then come <|tone|>, <|field|>, the reserved tokens, the 256 bytes and the merges in the
+order they were learned.
 """
 
 import importlib.metadata
@@ -67,11 +68,11 @@ class TrainTokenizerConfig(Config):
 
     @model_validator(mode="after")
     def _has_room_for_all_bytes(self) -> "TrainTokenizerConfig":
-        needed = 1 + self.reserved_tokens + 256
+        needed = 3 + self.reserved_tokens + 256
         if self.vocab_size < needed:
             raise ValueError(
-                f"vocab_size must be at least {needed}, for end-of-text, {self.reserved_tokens} reserved tokens "
-                f"and 256 bytes, found {self.vocab_size}; raise it or lower reserved_tokens"
+                f"vocab_size must be at least {needed}, for end-of-text, two probe tokens, {self.reserved_tokens} "
+                f"reserved tokens and 256 bytes, found {self.vocab_size}; raise it or lower reserved_tokens"
             )
         return self
 
@@ -101,9 +102,10 @@ def _train_and_commit(
     held_out: Sequence[Document],
     build: Build,
 ) -> Part:
-    from storage.tokens import EOT, TOKENIZER  # noqa: PLC0415 - pyarrow, not needed to plan
+    from storage.tokens import EOT, FIELD, TOKENIZER, TONE  # noqa: PLC0415 - pyarrow, not needed to plan
 
-    special = [EOT, *(f"<|reserved_{number}|>" for number in range(config.reserved_tokens))]
+    # All at the beginning: there no vocabulary size and no re-training moves their ids.
+    special = [EOT, TONE, FIELD, *(f"<|reserved_{number}|>" for number in range(config.reserved_tokens))]
     tokenizer = untrained_tokenizer(config.pattern)
     counts: Counter[str] = Counter()
     documents = sample_documents(corpus, shards, config.sample_bytes, config.seed)
@@ -118,9 +120,8 @@ def _train_and_commit(
         )
     path = build.writer.scratch() / "tokenizer.json"
     tokenizer.save(str(path))
-    check_round_trip(
-        load_tokenizer(path), len(special), [*CHECKED_TEXTS, *(document.text for document in held_out)]
-    )
+    texts = [*CHECKED_TEXTS, "".join(special), *(document.text for document in held_out)]
+    check_round_trip(load_tokenizer(path), len(special), texts)
     return build.writer.commit("tokenizer", {TOKENIZER: path}, counts=counts, info=_info(path, special))
 
 
@@ -211,7 +212,7 @@ def _report(tokenizer: "Tokenizer", held_out: Iterable[Document], build: Build) 
 
 STAGE = Stage(
     name="train-tokenizer",
-    version=1,
+    version=2,
     config=TrainTokenizerConfig,
     build=train_tokenizer,
     inputs={"corpus": "dedup"},

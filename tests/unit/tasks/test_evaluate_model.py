@@ -14,8 +14,8 @@ import torch
 import zstandard
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from model.config import ModelConfig
-from model.transformer import Transformer
+from model.config import RopeConfig
+from model.rope import RopeModel
 from model.weights import TrainedModel, load_model, save_description, save_weights
 from storage.config import changed
 from storage.errors import DamagedFile, Fault, InputError
@@ -29,7 +29,7 @@ from tasks.held_out import compressed_bytes, read_held_out
 from tasks.stage import RunContext, StageResult, run_stage
 
 LENGTH = 16
-SHAPE = ModelConfig(vocab_size=320, n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24, max_seq_len=LENGTH)
+SHAPE = RopeConfig(vocab_size=320, n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24, max_seq_len=LENGTH)
 CONFIG = EvaluateConfig(prompts=("The ", ""), sample_tokens=12, batch_tokens=64)
 
 DOCUMENTS = {
@@ -111,9 +111,9 @@ def tokenizer(store: Store, folder: Path, *, lowercase: bool = False) -> Artifac
 def model(store: Store, folder: Path, tokenizer_digest: str, reports: dict[str, bytes] | None = None) -> Artifact:
     folder.mkdir(exist_ok=True)
     torch.manual_seed(1)
-    network = Transformer(SHAPE)
+    network = RopeModel(SHAPE)
     with torch.no_grad():  # far from uniform, so that a wrong context shows in the numbers
-        network.embedding.weight.mul_(20)
+        network.embed_tokens.weight.mul_(20)
     save_weights(network.state_dict(), folder / "model.safetensors")
     description = TrainedModel(model=SHAPE, tokenizer_digest=tokenizer_digest, steps=2)
     save_description(description, folder / "model.json")

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -8,16 +9,22 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from storage.errors import InputError
+from storage.probes import NO_LABEL, Probes
 from storage.store import Artifact, Store
 from storage.token_archive import TokenArchiveWriter
-from storage.tokens import SEQUENCES, TOKENIZER, TOKENS, PackedSequences, TokenFormat
+from storage.tokens import EOT as EOT_NAME
+from storage.tokens import FIELD, SEQUENCES, TOKENIZER, TOKENS, TONE, PackedSequences, TokenFormat
 from storage.writer import ArtifactWriter
-from tasks.build import Execution
-from tasks.pack_tokens import STAGE, PackConfig, best_fit_decreasing, pack_documents
+from tasks.build import TABLES, Execution
+from tasks.field_labels import FIELDS
+from tasks.pack_tokens import STAGE, PackConfig, best_fit_decreasing, cut_documents, pack_pieces
 from tasks.stage import RunContext, run_stage
+from tasks.tone_labels import TONES, tone_label
+from tasks.train_tokenizer import TrainTokenizerConfig, bpe_trainer, untrained_tokenizer
 
 EOT, VOCAB_SIZE = 0, 500
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
@@ -105,6 +112,11 @@ def slow_best_fit(lengths: list[int], capacity: int) -> list[int]:
     return sorted(bins)
 
 
+def pack_documents(lengths: NDArray[np.int64], row_tokens: int) -> list[list[tuple[int, int]]]:
+    pieces, _ = cut_documents(lengths, row_tokens)
+    return list(pack_pieces(pieces, row_tokens))
+
+
 # ---- the placement ---------------------------------------------------------------------------------
 
 
@@ -123,7 +135,7 @@ def test_best_fit_decreasing_fills_rows_like_the_textbook(lengths: list[int], sp
 def test_pack_documents_places_every_token_once_and_cuts_only_long_documents(
     lengths: list[int], row_tokens: int
 ) -> None:
-    rows = list(pack_documents(np.array(lengths), row_tokens))
+    rows = pack_documents(np.array(lengths), row_tokens)
     assert all(sum(end - start for start, end in row) <= row_tokens for row in rows)
     pieces = sorted(piece for row in rows for piece in row)
     borders = [0, *np.cumsum(lengths).tolist()]
@@ -137,19 +149,19 @@ def test_pack_documents_places_every_token_once_and_cuts_only_long_documents(
 
 def test_pack_documents_keeps_the_order_of_documents_within_and_among_rows() -> None:
     lengths = np.random.default_rng(0).geometric(0.1, 500)
-    rows = list(pack_documents(lengths, 32))
+    rows = pack_documents(lengths, 32)
     assert all(row == sorted(row) for row in rows)
     assert rows == sorted(rows)
 
 
 def test_pack_documents_wastes_little() -> None:
     lengths = np.random.default_rng(0).lognormal(5, 1.3, 3000).astype(np.int64) + 1
-    rows = list(pack_documents(lengths, 257))
+    rows = pack_documents(lengths, 257)
     assert 1 - lengths.sum() / (len(rows) * 257) < 0.005
 
 
 def test_pack_documents_of_nothing_is_nothing() -> None:
-    assert list(pack_documents(np.array([], np.int64), 9)) == []
+    assert pack_documents(np.array([], np.int64), 9) == []
 
 
 # ---- the stage -------------------------------------------------------------------------------------
@@ -264,3 +276,161 @@ def test_pack_tokens_of_another_tokenizer_are_refused(store: Store) -> None:
 def test_pack_config_impossible_is_refused(fields: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match=r"row_group_sequences|sequence_length"):
         PackConfig(**fields)
+
+
+# ---- probe tokens ----------------------------------------------------------------------------------
+
+PROBED = PackConfig(sequence_length=100, row_group_sequences=5, probe_tokens=True)
+SENTENCES = {
+    "FreeLaw": "The implementation of the regulation is subject to the consideration of the department. ",
+    "Enron Emails": "I don't know if you've seen it, but we're late. ",
+    "My notes": "Is it in the house or on the hill? Who was there? ",
+    "Pile-CC": "The mill stood on the river and was used by the people of the town. ",
+}
+Texts = dict[str, list[tuple[str, str]]]
+
+
+def make_texts(documents: int = 80, seed: int = 0) -> Texts:
+    """Return texts of a few bytes to several rows, as (collection, text) per part."""
+    random = np.random.default_rng(seed)
+    lengths = {
+        part: random.geometric(1 / 120, documents).tolist() for part in ("train-00000", "train-00001", "val-0")
+    }
+    return {
+        part: [(subset, (SENTENCES[subset] * 50)[:length]) for length in sizes
+               for subset in [str(random.choice(list(SENTENCES)))]]
+        for part, sizes in lengths.items()
+    }  # fmt: skip
+
+
+def pack_texts(
+    store: Store, texts: Texts, config: PackConfig = PROBED, special: tuple[str, ...] = (EOT_NAME, TONE, FIELD)
+) -> Artifact:
+    """Pack texts with a tokenizer whose tokens are the special ones and the bytes."""
+    encoder = untrained_tokenizer("gpt4")
+    encoder.train_from_iterator([], bpe_trainer(TrainTokenizerConfig(vocab_size=300), list(special)))
+    writer = ArtifactWriter(store, "train-tokenizer", "1" * 16)
+    encoder.save(str(writer.scratch() / "tokenizer.json"))
+    part = writer.commit("tokenizer", {TOKENIZER: writer.scratch() / "tokenizer.json"})
+    tokenizer = publish(writer, [part])
+    writer, parts = ArtifactWriter(store, "tokenize", "1" * 16), []
+    for name, documents in texts.items():
+        path = writer.scratch() / f"{name}.parquet"
+        token_format = TokenFormat(encoder.get_vocab_size(), EOT, part.files[0].sha256)
+        with TokenArchiveWriter(path, token_format) as archive:
+            for number, (subset, text) in enumerate(documents):
+                archive.write(f"{name}:{number}", subset, len(text), encoder.encode(text).ids)
+        parts.append(writer.commit(name, {TOKENS: path}))
+    inputs = {"tokens": publish(writer, parts), "tokenizer": tokenizer}
+    return run_stage(STAGE, config, inputs, RunContext(store, "run", {}, Execution(workers=1))).artifact
+
+
+def byte_tokens(text: str) -> list[int]:
+    """Return the tokens of ASCII text: special ids, then printable characters in their order."""
+    control = {" ": 256 - 68 + 32}  # the 33rd of the bytes without a printable form, which come after the others
+    return [3 + control.get(char, ord(char) - 33) for char in text] + [EOT]
+
+
+def expected_pieces(texts: list[tuple[str, str]], longest: int = 98) -> Counter[tuple[int, ...]]:
+    pieces: Counter[tuple[int, ...]] = Counter()
+    for _, text in texts:
+        tokens = byte_tokens(text)
+        for start in range(0, len(tokens), longest):
+            piece = tokens[start : start + longest]
+            pieces[tuple(piece + [1, 2] * (len(piece) >= 64))] += 1
+    return pieces
+
+
+def test_pack_with_probes_puts_them_behind_every_long_piece(store: Store) -> None:
+    texts = make_texts()
+    artifact = pack_texts(store, texts)
+    for split in ("train", "val"):
+        rows = rows_of(artifact, split)
+        expected = expected_pieces([text for part in texts if part.startswith(split) for text in texts[part]])
+        assert Counter(tuple(piece) for row in rows for piece in row) == expected
+        assert max(sum(map(len, row)) for row in rows) == 100  # the last of 101 tokens is only a target
+        pairs = sum(piece.count(1) for piece in expected.elements())
+        stored = 101 * len(rows)
+        assert artifact.counts[f"tokens.{split}"] == sum(map(len, expected.elements())) - 2 * pairs
+        assert artifact.counts[f"padding.{split}"] == stored - artifact.counts[f"tokens.{split}"] - 2 * pairs
+
+
+def test_pack_labels_are_those_of_each_documents_text_and_collection(store: Store) -> None:
+    texts = {"train-00000": make_texts()["train-00000"]}
+    config = PackConfig(**{**dict(PROBED), "field_map": {"My notes": "philosophy", "Enron Emails": None}})
+    artifact = pack_texts(store, texts, config)
+    fields = {"FreeLaw": FIELDS.index("law"), "My notes": FIELDS.index("philosophy")}
+    wanted: Counter[tuple[tuple[int, ...], int, int]] = Counter()
+    for subset, text in texts["train-00000"]:
+        tone = tone_label(text[:1000])
+        for piece in expected_pieces([(subset, text)]).elements():
+            if piece[-1] == 2:
+                wanted[piece, NO_LABEL if tone is None else tone, fields.get(subset, NO_LABEL)] += 1
+    sequences = PackedSequences([artifact.open(file) for file in artifact.files(SEQUENCES)])
+    indices = np.arange(len(sequences))
+    tokens, _ = sequences.rows(indices)
+    labels = sequences.probe_labels(indices, tokens)
+    assert sequences.format.probes == Probes(1, 2)
+    found: Counter[tuple[tuple[int, ...], int, int]] = Counter()
+    for row, row_labels, pieces in zip(tokens, labels.tolist(), rows_of(artifact, "train"), strict=True):
+        end = 0
+        for piece in pieces:
+            end += len(piece)
+            if row[end - 1] == 2:
+                found[tuple(piece), row_labels[end - 2], row_labels[end - 1]] += 1
+                row_labels[end - 2 : end] = [NO_LABEL, NO_LABEL]
+        assert set(row_labels) == {NO_LABEL}
+    assert found == wanted
+    assert len({tone for _, tone, _ in wanted}) >= 4
+    for place, kind, classes in ((1, "tone", TONES), (2, "field", FIELDS)):
+        numbers = Counter[int]()
+        for key, count in wanted.items():
+            numbers[int(key[place])] += count  # type: ignore[call-overload]
+        names = {f"{kind}.{'unlabelled' if n == NO_LABEL else classes[n]}": count for n, count in numbers.items()}
+        assert {
+            name: n for name, n in artifact.counts.items() if name.startswith(kind) and "train" not in name
+        } == names
+        table = json.loads(artifact.report(TABLES) or b"")["Labels at probe tokens"]
+        assert {
+            row["label"]: row["train"] for row in table if row["label"].startswith(kind) and row["train"]
+        } == names
+
+
+def test_pack_with_probes_in_small_windows_labels_the_same_documents(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {"train-00000": make_texts()["train-00000"]}
+    whole = pack_texts(store, texts)
+    monkeypatch.setattr("storage.token_archive.ROW_GROUP_TOKENS", 300)
+    monkeypatch.setattr("tasks.pack_tokens.WINDOW_TOKENS", 1000)
+    changed = {"train-00000": [*texts["train-00000"], ("FreeLaw", "short")]}
+    pieces = pack_texts(store, changed)
+    for name, count in whole.counts.items():
+        if name.startswith(("tone", "field")):
+            assert pieces.counts[name] == count
+
+
+def test_pack_with_probes_but_no_label_warns_of_each_kind(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    pack_texts(store, {"train-00000": [("Prose", "Әни өйдә җырлый. " * 30), ("Law", SENTENCES["Pile-CC"])]})
+    assert "no document of the train split has a tone label" in caplog.text
+    assert "no document of the train split has a field label" in caplog.text
+
+
+def test_pack_with_labels_does_not_warn(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    pack_texts(store, make_texts())
+    assert "label" not in caplog.text
+
+
+def test_pack_probes_of_a_tokenizer_without_them_are_refused(store: Store) -> None:
+    with pytest.raises(InputError, match=r"needs a tokenizer with <\|tone\|> and <\|field\|>"):
+        pack_texts(store, make_texts(5), special=(EOT_NAME, TONE, "<|other|>"))
+
+
+def test_pack_config_probes_need_room_and_the_field_map_needs_probes() -> None:
+    assert PackConfig(sequence_length=66, probe_tokens=True).longest_piece == 64
+    with pytest.raises(ValidationError, match="at least 66 with probe_tokens, found 65"):
+        PackConfig(sequence_length=65, probe_tokens=True)
+    with pytest.raises(ValidationError, match="needs probe_tokens"):
+        PackConfig(field_map={"a": "law"})
+    with pytest.raises(ValidationError, match="field_map"):
+        PackConfig(probe_tokens=True, field_map={"a": "laws"})  # type: ignore[dict-item]

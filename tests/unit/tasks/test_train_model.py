@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from model.training.config import FINAL, ArtifactRef, ModelShape, TrainConfig, TrainerStatus, TrainingJob
+from model.config import RopeShape
+from model.training.config import FINAL, ArtifactRef, TrainConfig, TrainerStatus, TrainingJob
 from model.training.loop import train
 from model.weights import load_model
 from storage.config import changed
@@ -21,7 +22,7 @@ from tasks.train_model import STAGE, check_execution
 from tasks.trainer_process import failure
 
 CONFIG = TrainConfig(
-    model=ModelShape(n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24),
+    model=RopeShape(n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24),
     max_steps=7,
     global_batch_size=8,
     micro_batch_size=4,

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from storage.errors import Fault, InputError
 from storage.formats import DOCUMENTS, Document, DocumentWriter
 from storage.store import Artifact, Store
-from storage.tokens import EOT, TOKENIZER
+from storage.tokens import EOT, FIELD, TOKENIZER, TONE
 from storage.writer import ArtifactWriter
 from tasks.build import TABLES, Execution
 from tasks.stage import RunContext, run_stage
@@ -101,13 +101,13 @@ def test_train_tokenizer_ids_are_special_then_bytes_then_merges(store: Store, pa
     tokenizer = trained(store, make_corpus(), config)
     vocabulary = tokenizer.get_vocab()
     assert sorted(vocabulary.values()) == list(range(400))
-    special = [EOT, "<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>"]
-    assert [tokenizer.id_to_token(token) for token in range(4)] == special
-    single = {tokenizer.id_to_token(token) for token in range(4, 260)}
+    special = [EOT, TONE, FIELD, "<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>"]
+    assert [tokenizer.id_to_token(token) for token in range(6)] == special
+    single = {tokenizer.id_to_token(token) for token in range(6, 262)}
     assert {len(name) for name in single} == {1}
     assert len(single) == 256
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    assert [vocabulary[left + right] for left, right in merges] == list(range(260, 400))
+    assert [vocabulary[left + right] for left, right in merges] == list(range(262, 400))
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4"])
@@ -116,10 +116,10 @@ def test_train_tokenizer_ids_are_special_then_bytes_then_merges(store: Store, pa
 def test_train_tokenizer_any_text_comes_back_without_special_tokens(
     pattern: str, text: str, tokenizers: dict[str, Tokenizer]
 ) -> None:
-    for content in (text, f"{text}{EOT}<|reserved_1|>{text}"):
+    for content in (text, f"{text}{EOT}{TONE}{FIELD}<|reserved_1|>{text}"):
         ids = tokenizers[pattern].encode(content).ids
         assert tokenizers[pattern].decode(ids, skip_special_tokens=False) == content
-        assert all(token >= 4 for token in ids)
+        assert all(token >= 6 for token in ids)
 
 
 @pytest.fixture(scope="module")
@@ -227,10 +227,17 @@ def test_train_tokenizer_does_not_learn_from_val_and_test(store: Store) -> None:
 
 def test_train_tokenizer_special_names_in_the_corpus_are_not_merged(store: Store) -> None:
     corpus = make_corpus()
-    corpus["train-00000"] += [Document(f"x:{n}", "s", f"{EOT}<|reserved_0|> " * 50) for n in range(50)]
+    corpus["train-00000"] += [Document(f"x:{n}", "s", f"{EOT}{TONE}<|reserved_0|> " * 50) for n in range(50)]
     tokenizer = trained(store, corpus)
     assert tokenizer.token_to_id(EOT) == 0
     assert len(tokenizer.encode(EOT).ids) > 1
+    assert len(tokenizer.encode(TONE).ids) > 1
+
+
+def test_train_tokenizer_special_ids_do_not_depend_on_the_vocabulary(store: Store) -> None:
+    config = TrainTokenizerConfig(vocab_size=350, reserved_tokens=0)
+    for tokenizer in (trained(store, make_corpus()), trained(store, make_corpus(shards=1), config)):
+        assert [tokenizer.token_to_id(name) for name in (EOT, TONE, FIELD)] == [0, 1, 2]
 
 
 def test_train_tokenizer_corpus_too_small_says_what_was_reached(store: Store) -> None:
@@ -255,7 +262,7 @@ def test_train_tokenizer_interrupted_after_the_part_keeps_it(store: Store) -> No
     "fields",
     [
         {"vocab_size": 299},
-        {"vocab_size": 300, "reserved_tokens": 44},
+        {"vocab_size": 300, "reserved_tokens": 42},
         {"sample_bytes": 2**31},
         {"pattern": "gpt3"},
     ],
@@ -300,17 +307,17 @@ def test_train_tokenizer_endless_words_do_not_stop_it(store: Store) -> None:
 
 def test_check_round_trip_normalizing_tokenizer_is_a_fault(tokenizers: dict[str, Tokenizer]) -> None:
     body = json.loads(tokenizers["gpt4"].to_str())
-    check_round_trip(tokenizers["gpt4"], 4, CHECKED_TEXTS)
+    check_round_trip(tokenizers["gpt4"], 6, CHECKED_TEXTS)
     lossy = Tokenizer.from_str(json.dumps(body | {"normalizer": {"type": "NFC"}}))
     lossy.encode_special_tokens = True
     with pytest.raises(Fault, match="at character 14"):
-        check_round_trip(lossy, 4, ["some text and e\u0301"])
+        check_round_trip(lossy, 6, ["some text and e\u0301"])
 
 
 def test_check_round_trip_special_token_from_text_is_a_fault(tokenizers: dict[str, Tokenizer]) -> None:
     naive = Tokenizer.from_str(tokenizers["gpt4"].to_str())
     with pytest.raises(Fault, match=r"special tokens, found the ids \[0\]"):
-        check_round_trip(naive, 4, [f"a{EOT}b"])
+        check_round_trip(naive, 6, [f"a{EOT}b"])
 
 
 # ---- the sample ------------------------------------------------------------------------------------
