@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except _Terminated:
-        code = _fail("terminated; the next run continues from the parts that are finished", 143)
+        code = _fail(f"terminated{_goes_on(options.command)}", 143)
     except KeyboardInterrupt:
-        code = _fail("interrupted; the next run continues from the parts that are finished", 130)
+        code = _fail(f"interrupted{_goes_on(options.command)}", 130)
     except InputError as error:
         code = _fail(str(error), 2)
     except Fault as error:
@@ -170,6 +170,11 @@ def _explain(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"{error.filename} must be readable and writable, but access was denied; mend its permissions"
     return f"the operating system refused: {error}"
+
+
+def _goes_on(command: commands.Command) -> str:
+    alone = command is commands_generate.generate  # it leaves no parts
+    return "" if alone else "; the next run continues from the parts that are finished"
 
 
 def _fail(message: str, code: int) -> int:

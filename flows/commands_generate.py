@@ -1,6 +1,7 @@
 """The verb that continues texts with a trained or published model."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ NEW_TOKENS = 128
 """Tokens that are generated if nobody says how many, fewer where a model has no positions for them."""
 
 
+OPTIONS = re.compile(r"\b(max_new_tokens|temperature|top_k|top_p|repetition_penalty|kv_budget)\b")
+"""Parameters of the model's `generate` that the user gives as options."""
+
+
 @dataclass(frozen=True)
 class Speaker:
     """A model and the meaning of its tokens."""
@@ -32,6 +37,7 @@ class Speaker:
     encoder: "Tokenizer"
     eot_id: int
     used_vocab: int
+    has_trained_heads: bool
 
 
 @dataclass
@@ -49,7 +55,10 @@ class Text:
 def generate(options: argparse.Namespace) -> int:
     """Print each prompt with its continuation, the first one as it comes into being."""
     speaker = _open_speaker(options)
-    prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in options.prompt or [""]]
+    probe_ids = _probe_ids(speaker) if options.classify else None
+    if options.no_cache and options.kv_budget is not None:
+        raise InputError("--kv-budget needs the cache that --no-cache does without; leave out one of the two")
+    prompts = [_read_prompt(prompt) for prompt in options.prompt or [""]]
     encode = speaker.encoder.encode
     texts = [Text(p, [speaker.eot_id, *encode(p, add_special_tokens=False).ids], []) for p in prompts]
     try:
@@ -59,9 +68,9 @@ def generate(options: argparse.Namespace) -> int:
                 pass
         else:
             _print_texts(speaker.encoder, texts, steps)
-        labels = [_classify(speaker, text) for text in texts] if options.classify else []
+        labels = [_classify(speaker, text, *probe_ids) for text in texts] if probe_ids else []
     except ValueError as error:  # of a prompt or an option; the model says what must hold
-        raise InputError(str(error)) from error
+        raise InputError(OPTIONS.sub(lambda name: f"--{name[0].replace('_', '-')}", str(error))) from error
     if options.json:
         print_json([_to_json(speaker.encoder, text, *labels[i : i + 1]) for i, text in enumerate(texts)])
         return 0
@@ -70,6 +79,38 @@ def generate(options: argparse.Namespace) -> int:
             title = f"{name} of text {number + 1}" if len(labels) > 1 else name
             print(f"\n{text_table([{title: c, 'probability': p} for c, p in classes.items()])}")
     return 0
+
+
+def _read_prompt(prompt: str) -> str:
+    """Return a prompt, or the standard input for `-`. Raises: InputError if it is not UTF-8."""
+    try:
+        # Bytes of an argument that are no text come as surrogates, which fail again.
+        return (sys.stdin.buffer.read() if prompt == "-" else prompt.encode()).decode()
+    except UnicodeError as error:
+        source = "standard input" if prompt == "-" else f"--prompt {prompt!a}"
+        raise InputError(f"a prompt must be text in UTF-8, found other bytes in {source} ({error})") from None
+
+
+def _probe_ids(speaker: Speaker) -> tuple[int, int]:
+    """Return the ids of the tokens at which the heads read. Raises: InputError if they cannot tell anything."""
+    from storage.tokens import FIELD, TONE  # noqa: PLC0415 - loads pyarrow
+
+    if not getattr(speaker.model.config, "n_tones", 0):
+        raise InputError(
+            "--classify needs a model with classification heads, found one without; train a model of the world "
+            "family with n_tones and n_fields above 0, such as `pile run world-1m`"
+        )
+    if not speaker.has_trained_heads:
+        raise InputError(
+            "--classify needs a model whose heads were trained, found one that is not known to have such; train "
+            "it with pack.probe_tokens=true, and publish it again if it is a folder"
+        )
+    tone_id, field_id = (speaker.encoder.token_to_id(token) for token in (TONE, FIELD))
+    if tone_id is None or field_id is None:
+        raise InputError(
+            f"--classify needs a tokenizer with {TONE} and {FIELD}, found one without; train it again"
+        )
+    return tone_id, field_id
 
 
 def _open_speaker(options: argparse.Namespace) -> Speaker:
@@ -86,7 +127,9 @@ def _open_speaker(options: argparse.Namespace) -> Speaker:
         return _open_folder(artifact.open_folder("huggingface"))
     model = artifact if manifest.stage == "train" else _input_of(store, artifact, "model")
     trained = open_trained(model, _input_of(store, model, "tokenizer"), "auto")
-    return Speaker(trained.network, trained.encoder, trained.eot_id, trained.used_vocab)
+    return Speaker(
+        trained.network, trained.encoder, trained.eot_id, trained.used_vocab, trained.description.has_trained_heads
+    )
 
 
 def _input_of(store: Store, artifact: Artifact, role: str) -> Artifact:
@@ -104,6 +147,7 @@ def _open_folder(folder: Path) -> Speaker:
     from tokenizers import Tokenizer  # noqa: PLC0415 - only this verb needs it
 
     from model.device import choose_device  # noqa: PLC0415 - loads torch
+    from model.export.fields import read_fields  # noqa: PLC0415 - not needed to parse arguments
     from model.export.folder import load_published  # noqa: PLC0415 - loads torch
     from storage.tokens import EOT  # noqa: PLC0415 - loads pyarrow
 
@@ -115,7 +159,10 @@ def _open_folder(folder: Path) -> Speaker:
         raise InputError(f"the tokenizer in {folder} must have {EOT}, which begins a text; it has no such token")
     encoder.encode_special_tokens = True
     used_vocab = max(encoder.get_vocab(with_added_tokens=True).values()) + 1
-    return Speaker(load_published(folder).to(choose_device("auto")), encoder, eot_id, used_vocab)
+    model = load_published(folder).to(choose_device("auto"))
+    # A folder that does not say so is older than this field; its heads may be what they were initialized with.
+    has_trained_heads = read_fields(folder / "config.json").get("has_trained_heads") is True
+    return Speaker(model, encoder, eot_id, used_vocab, has_trained_heads)
 
 
 def _stream(speaker: Speaker, texts: Sequence[Text], options: argparse.Namespace) -> Iterator[None]:
@@ -183,21 +230,14 @@ def decode_pieces(encoder: "Tokenizer", ids: Sequence[int], steps: Iterator[None
             return
 
 
-def _classify(speaker: Speaker, text: Text) -> dict[str, dict[str, float]]:
+def _classify(speaker: Speaker, text: Text, tone_id: int, field_id: int) -> dict[str, dict[str, float]]:
     """Return the probabilities of tone and field of the whole text; where it was cut, it has no end of text."""
     import torch  # noqa: PLC0415 - seconds, and other verbs do not need it
 
     from model.world.classify import classify  # noqa: PLC0415 - loads torch
-    from storage.tokens import FIELD, TONE  # noqa: PLC0415 - loads pyarrow
 
-    tone_id, field_id = (speaker.encoder.token_to_id(token) for token in (TONE, FIELD))
-    if tone_id is None or field_id is None:
-        raise InputError(
-            f"--classify needs a tokenizer with {TONE} and {FIELD}, found one without; train it again"
-        )
     whole = text.ended or not text.new
-    # Documents begin without the end-of-text token, which belongs to the one before.
-    ids = torch.tensor([(text.ids[1:] or text.ids) + text.new])
+    ids = torch.tensor([text.ids + text.new])  # led by the end-of-text token, as documents are in training
     found = classify(speaker.model, ids, tone_id, field_id, eot_id=speaker.eot_id if whole else None)
     pairs = (("tone", TONES, found.tone_BN), ("field", FIELDS, found.field_BN))
     return {name: _named(classes, values[0].tolist()) for name, classes, values in pairs}

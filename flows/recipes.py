@@ -7,11 +7,12 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
+from model.config import WorldShape
 from model.presets import find_preset, preset_shape
 from storage.config import Config, changed
 from storage.errors import InputError
@@ -19,12 +20,13 @@ from tasks.build import Execution
 from tasks.dedup_corpus import DedupConfig
 from tasks.download_corpus import DownloadConfig
 from tasks.evaluate_model import EvaluateConfig
-from tasks.field_labels import FieldName
+from tasks.field_labels import FIELDS, FieldName
 from tasks.filter_corpus import FilterConfig
 from tasks.pack_tokens import PackConfig
 from tasks.publish_model import PublishConfig
 from tasks.python_environment import DESCRIPTIONS, DOCSTRINGS, LIBRARY_SOURCE, LICENCES, STDLIB_SOURCE
 from tasks.tokenize_corpus import TokenizeConfig
+from tasks.tone_labels import TONES
 from tasks.train_model import TrainConfig
 from tasks.train_tokenizer import TrainTokenizerConfig
 
@@ -45,6 +47,20 @@ class Recipe(Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
     execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        model = self.train.model
+        if not isinstance(model, WorldShape) or not model.n_tones:
+            return self
+        for kind, found, classes in (("tone", model.n_tones, TONES), ("field", model.n_fields, FIELDS)):
+            if found != len(classes):
+                other = "n_fields" if kind == "tone" else "n_tones"
+                raise ValueError(
+                    f"train.model.n_{kind}s must be {len(classes)}, the {kind}s that labels know, or 0 together "
+                    f"with {other}=0; found {found}"
+                )
+        return self
 
 
 def demo() -> Recipe:
@@ -165,6 +181,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 }
 
 
+EXAMPLES = {"gpt2": "gpt2-124m", "rope": "demo", "world": "world-1m"}
+"""Model families -> a recipe that shows their fields."""
+
+
 def find_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Return a recipe by its name or from a .yaml/.json file, with dotted fields replaced.
 
@@ -176,7 +196,7 @@ def find_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         fields = _read_recipe_file(Path(name))
     else:
         raise InputError(f"a recipe must be one of {', '.join(RECIPES)} or a .yaml or .json file, found {name!r}")
-    for field, value in (overrides or {}).items():
+    for field, value in _whole_model_first(overrides or {}).items():
         _replace(fields, field, value)
     try:
         return Recipe.model_validate_json(json.dumps(fields))
@@ -232,6 +252,16 @@ def _merge(fields: dict[str, Any], changes: dict[str, Any]) -> None:
             fields[name] = value
 
 
+def _whole_model_first(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a preset or a family replace the model as a whole: fields of another family mean nothing to it."""
+    parts = {f"train.model.{name}": name for name in ("preset", "family")}
+    whole = {parts[field]: value for field, value in overrides.items() if field in parts}
+    if not whole or "train.model" in overrides:
+        return dict(overrides)
+    others = {field: value for field, value in overrides.items() if field not in parts}
+    return {"train.model": whole, **others}
+
+
 def _replace(fields: dict[str, Any], dotted: str, value: Any) -> None:
     *path, last = dotted.split(".")
     if path:  # `train-tokenizer` is the stage, `train_tokenizer` its field
@@ -252,11 +282,15 @@ def _unknown(field: str, known: Mapping[str, Any]) -> str:
 def _explain(error: ValidationError, recipe: str) -> str:
     lines = []
     for problem in error.errors(include_url=False):
-        field = ".".join(str(step) for step in problem["loc"]) or recipe
+        steps = [str(step) for step in problem["loc"]]
+        example = "demo"
+        if steps[:2] == ["train", "model"] and len(steps) > 2 and steps[2] in EXAMPLES:
+            example = EXAMPLES[steps.pop(2)]  # the family, which is no field that contains others
+        field = f"{'.'.join(steps)}: " if steps else ""
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{field}: the recipe has no such field; see `pile recipes demo`")
+            lines.append(f"{field}the recipe has no such field; see `pile recipes {example}`")
         else:
             message = problem["msg"].replace("Value error, ", "")
             found = "" if problem["type"] in ("value_error", "missing") else f", found {problem['input']!r:.200}"
-            lines.append(f"{field}: {message}{found}")
+            lines.append(f"{field}{message}{found}")
     return f"the recipe {recipe!r} cannot be used: " + "; ".join(lines)

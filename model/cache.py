@@ -41,6 +41,12 @@ class KeyValues:
         self.length = index_BN.shape[1]
         buffer[:, :, :, : self.length] = buffer.gather(3, index)
 
+    def clone(self) -> "KeyValues":
+        """Return a copy with buffers of its own."""
+        copied = KeyValues(self.capacity)
+        copied.length, copied.buffer_2BHKD = self.length, _cloned(self.buffer_2BHKD)
+        return copied
+
     def _grow(self, new_BHTD: Tensor, used: int) -> Tensor:
         batch, heads, _, width = new_BHTD.shape
         # At least 32 free places: a cache without a hint would otherwise be copied for every early token.
@@ -112,6 +118,14 @@ class BlockCache:
         for key_values in self.attention:
             key_values.keep(index_BN)
 
+    def clone(self) -> "BlockCache":
+        """Return a copy with buffers and states of its own."""
+        copied = BlockCache(0, [state.clone() for state in self.states])
+        copied.attention = [key_values.clone() for key_values in self.attention]
+        copied.rows_BK, copied.visible_BK = _cloned(self.rows_BK), _cloned(self.visible_BK)
+        copied.context_BK2, copied.read = _cloned(self.context_BK2), self.read
+        return copied
+
 
 class Cache:
     """The memory of a whole model for one batch of sequences."""
@@ -144,14 +158,31 @@ class Cache:
             block.advance(length, visible_BT)
 
     def clone(self) -> "Cache":
-        """Return an independent copy: reading with it leaves this one as it is."""
-        return copy.deepcopy(self)
+        """Return an independent copy: reading with it leaves this one as it is.
+
+        As with `Tensor.clone`, gradients flow through it if they are enabled now.
+        """
+        copied = copy.copy(self)  # of the same class
+        copied.blocks = [block.clone() for block in self.blocks]
+        copied.positions_B = _cloned(self.positions_B)
+        return copied
+
+
+def number_documents(documents_BT: Tensor | None) -> Tensor | None:
+    """Number the documents of each row upwards from 0 as they change: (0, 1, 0) and (4, 7, 4) become (0, 1, 2).
+
+    A number may come back, as that of padding on both sides; what bears it is another document.
+    """
+    if documents_BT is None:
+        return None
+    changes = documents_BT[:, 1:] != documents_BT[:, :-1]
+    return torch.nn.functional.pad(changes.cumsum(dim=1), (1, 0))
 
 
 def token_positions(ids_BT: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor:
     """Return the position of each token in its document, (T) or (B, T).
 
-    `documents_BT` numbers the documents of a row; where the number changes, positions restart at 0.
+    `documents_BT` numbers the documents of a row as `number_documents` does; positions restart at 0 in each.
     Raises: ValueError for document numbers together with a cache that has read something.
     """
     length, device = ids_BT.shape[1], ids_BT.device
@@ -170,10 +201,17 @@ def token_positions(ids_BT: Tensor, documents_BT: Tensor | None, cache: Cache | 
 def attention_mask(
     ids_BT: Tensor, documents_BT: Tensor | None, block: BlockCache | None
 ) -> tuple[Tensor | None, bool]:
-    """Return what each token may see as (mask (B or 1, 1, T, K) or None, plain causal): one of the two forms."""
+    """Return what each token may see as (mask (B or 1, 1, T, K) or None, plain causal): one of the two forms.
+
+    `documents_BT` numbers the documents of a row as `number_documents` does.
+    """
     if block is not None and block.length:
         return block.mask(ids_BT.shape[1], ids_BT.device), False
     if documents_BT is None:
         return None, ids_BT.shape[1] > 1
     same_BTT = documents_BT[:, :, None] == documents_BT[:, None, :]
     return same_BTT.tril()[:, None], False
+
+
+def _cloned(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.clone()

@@ -173,6 +173,16 @@ class WorldShape(Config):
         """The factor that `route_scale` stands for."""
         return self.route_scale or math.sqrt(self.top_k)
 
+    @property
+    def is_hybrid(self) -> bool:
+        """Whether Qwen3-Next can express it: no context layer, no heads, its router, its DeltaNet."""
+        return (
+            self.router == "softmax_aux"
+            and not self.context_rank
+            and not self.n_tones
+            and not self.allow_negative_eigenvalues
+        )
+
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
         _check_shared_heads(self.n_heads, self.n_kv_heads)
@@ -190,6 +200,17 @@ class WorldShape(Config):
             raise ValueError(
                 f"top_k must be at most num_experts, found {self.top_k} of {self.num_experts}; lower top_k"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> Self:
+        for name, width in (("d_model", self.d_model), ("d_expert", self.d_expert)):
+            if self.is_hybrid and width % 4:
+                raise ValueError(
+                    f"{name} must be a multiple of 4 in a model published as Qwen3-Next "
+                    f"(router='softmax_aux', no context layer, no heads): transformers multiplies its experts in "
+                    f"rows of 16 bytes, found {width}; try {name}={-(-width // 4) * 4}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -61,6 +61,8 @@ def context_page(payload: Mapping[str, Any]) -> str:
     return "".join(
         (
             _HEAD,
+            "<p>This page shows one text only, as far as it was read: ",
+            f"its first {len(payload['tokens'])} tokens.</p>\n",
             _banner(payload["influence"]),
             _FIGURES,
             f'<div id="text">{spans}</div>\n</main>\n',
@@ -141,6 +143,8 @@ _FIGURES = """<label for="level" id="title"></label>
 <svg id="scatter" viewBox="0 0 400 400" role="img" aria-label="Tokens by urgency and importance"></svg>
 <div class="facts">
 <h2>Share of the text</h2>
+<p>The bar is the mean membership, in which every token belongs to all four a little. A token has the colour of its
+largest membership; the share by colour counts tokens.</p>
 <div id="bar"></div>
 <table id="shares"></table>
 <h2>Gains and agreement</h2>
@@ -182,7 +186,8 @@ function draw(parent, kind, attributes, content) {
 }
 
 function fill(table, rows) {
-  table.replaceChildren(...rows.map(([name, number, note, colour]) => {
+  table.replaceChildren(...rows.map(([name, ...cells]) => {
+    const colour = cells.length > 3 ? cells.pop() : undefined, note = cells.pop();
     const row = document.createElement("tr"), head = document.createElement("th");
     if (colour) {
       const swatch = head.appendChild(document.createElement("span"));
@@ -190,10 +195,13 @@ function fill(table, rows) {
       swatch.style.background = `rgb(${colour})`;
     }
     head.append(name);
-    const value = document.createElement("td"), last = document.createElement("th");
-    value.textContent = number;
+    const last = document.createElement("th");
     last.textContent = note;
-    row.append(head, value, last);
+    row.append(head, ...cells.map(cell => {
+      const value = document.createElement("td");
+      value.textContent = cell;
+      return value;
+    }), last);
     return row;
   }));
 }
@@ -212,17 +220,19 @@ function show() {
     dots[t].setAttribute("fill", `rgb(${colours[best[t]]})`);
   });
   [...find("bar").children].forEach((part, q) => { part.style.width = `${100 * shown.shares[q]}%`; });
-  fill(find("shares"), names.map((name, q) =>
-    [name, `${(100 * shown.shares[q]).toFixed(1)} %`, means[name], colours[q]]));
+  const percent = share => `${(100 * share).toFixed(1)} %`;
+  const byColour = names.map((_, q) => best.filter(quadrant => quadrant === q).length / best.length);
+  fill(find("shares"), [["", "mean membership", "by colour", ""], ...names.map((name, q) =>
+    [name, percent(shown.shares[q]), percent(byColour[q]), means[name], colours[q]])]);
   const number = rows => {
     const known = shown.pick(rows).filter(value => value !== null);
     return known.length ? mean(known).toFixed(3) : "not measured";
   };
   const agreement = name => data.spearman ? number(data.spearman[name]) : "not measured";
   fill(find("numbers"), [
-    ["drop gain", number(data.gains.drop), "on attention to dropped tokens"],
-    ["decay gain", number(data.gains.decay), "on attention to delegated tokens as they age"],
-    ["write gain", number(data.gains.write), "on writing dropped tokens to the state"],
+    ["mean drop gain", number(data.gains.drop), "on attention to dropped tokens"],
+    ["mean decay gain", number(data.gains.decay), "on attention to delegated tokens as they age"],
+    ["mean write gain", number(data.gains.write), "on writing dropped tokens to the state"],
     ["importance", agreement("importance"), "rank correlation with attention from afar"],
     ["urgency", agreement("urgency"), "rank correlation with attention from nearby"],
   ]);

@@ -5,6 +5,7 @@ Shapes: B sequences, T prompt tokens, N new tokens, V vocabulary.
 
 import contextlib
 import logging
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -205,7 +206,9 @@ def _steps(
 def _as_ids(ids: int | Iterable[int] | None) -> list[int]:
     if ids is None:
         return []
-    return [ids] if isinstance(ids, int) else [int(token) for token in ids]
+    with contextlib.suppress(TypeError):  # of several ids; a tensor or numpy's number may be one, too
+        return [operator.index(ids)]  # type: ignore[arg-type]
+    return [int(token) for token in ids]  # type: ignore[union-attr]
 
 
 def _generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator:

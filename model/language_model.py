@@ -27,8 +27,11 @@ class LanguageModel(nn.Module):
     def forward(self, ids_BT: Tensor, documents_BT: Tensor | None = None, cache: "Cache | None" = None) -> Tensor:
         """Return logits (B, T, V).
 
-        Tokens see those before them that have the same number in `documents_BT`, for which positions restart at 0;
-        without it a row is one document. With a cache they also see what it remembers, and are added to it.
+        `documents_BT` numbers the documents of a row: where the number changes, to an old one too, positions
+        restart at 0 and nothing before is seen. Without it a row is one document. With a cache tokens also see
+        what it remembers, and are added to it.
+
+        Ids are not checked: that would wait for the device in every call. `generate`, `classify` and `fit` do.
 
         Raises: ValueError if a position is beyond what the model has.
         """

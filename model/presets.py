@@ -12,7 +12,7 @@ from model.config import (
     Sized,
     WorldConfig,
 )
-from storage.config import changed
+from storage.config import Config, changed
 
 GPT2_124M = GPT2Config(n_layers=12, n_heads=12, d_model=768, vocab_size=50_257, max_seq_len=1024)
 
@@ -91,15 +91,25 @@ def shape_fields(value: Any) -> Any:
     """Return the fields of a shape for what a recipe may write: a preset's name, or fields on top of a preset.
 
     `"world-1m"`, `{"preset": "world-1m", "top_k": 2}` and `{"n_layers": 8}` (of the rope family) are all shapes.
+
+    Raises: ValueError for what is neither, an unknown preset, or a family that is not the preset's.
     """
+    if isinstance(value, Config):
+        return value
     if isinstance(value, str):
         value = {"preset": value}
     if not isinstance(value, Mapping):
-        return value
+        raise ValueError(
+            f"a model must be the name of a preset ({', '.join(PRESETS)}) or the fields of one, "
+            f"found {value!r:.200}"
+        )
     name = value.get("preset")
     if name is None:
         return {"family": "rope", **value}
     if not isinstance(name, str):
         raise ValueError(f"preset must be the name of a model, one of {', '.join(PRESETS)}, found {name!r}")
     preset = {field: setting for field, setting in find_preset(name) if field not in Sized.model_fields}
+    family = value.get("family", preset["family"])
+    if family != preset["family"]:
+        raise ValueError(f"family must be {preset['family']}, as preset {name} says, found {family}")
     return {**preset, **{field: setting for field, setting in value.items() if field != "preset"}}

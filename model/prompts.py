@@ -12,9 +12,15 @@ from torch import Tensor
 def pad_prompts(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Return prompts of several lengths as ids (B, T), padded on the left, and their attention mask (B, T).
 
-    Raises: ValueError if there is none, or one is empty.
+    Raises: ValueError if there is none, one is empty, or they are no lists of ids.
     """
-    lengths = [len(prompt) for prompt in prompts]
+    try:
+        lengths = [len(prompt) for prompt in prompts]
+    except TypeError:
+        raise ValueError(
+            f"prompts must be lists of ids, one for each, found {prompts!r:.80}; put a single one into a list, as "
+            f"in [[1, 2, 3]]"
+        ) from None
     if not lengths or 0 in lengths:
         raise ValueError(
             f"there must be a prompt, and each must have a token or more, found lengths {lengths}; "

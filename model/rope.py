@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.cache import BlockCache, Cache, KeyValues, attention_mask, token_positions
+from model.cache import BlockCache, Cache, KeyValues, attention_mask, number_documents, token_positions
 from model.language_model import LanguageModel
 from model.layers import Embedding, Linear, project, residual_std, rotary_angles, rotate
 
@@ -38,6 +38,7 @@ class RopeModel(LanguageModel):
 
     def hidden(self, ids_BT: Tensor, documents_BT: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         """Return what the head reads, (B, T, C)."""
+        documents_BT = number_documents(documents_BT)
         positions = token_positions(ids_BT, documents_BT, cache)
         cos, sin = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
         rotation = (cos, sin) if positions.dim() == 1 else (cos[:, None], sin[:, None])

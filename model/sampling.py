@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SMALLEST = 1e-6
+"""Least temperature and repetition penalty: divided by less, ordinary logits overflow."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -33,8 +36,9 @@ class Sampling:
         _require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1; 1 keeps all tokens")
         for name in ("temperature", "repetition_penalty"):
             value = getattr(self, name)
-            positive = value > 0 or (name == "temperature" and value == 0 and not self.do_sample)
-            _require(name, value, positive and math.isfinite(value), "a number above 0; 1 changes nothing")
+            allowed = value >= SMALLEST or (name == "temperature" and value == 0 and not self.do_sample)
+            must = f"a number from {SMALLEST} on; 1 changes nothing"
+            _require(name, value, allowed and math.isfinite(value), must)
 
 
 def penalize(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
@@ -51,15 +55,17 @@ def choose(logits_BV: Tensor, sampling: Sampling, generator: torch.Generator) ->
 
     Raises: ValueError if a row has no candidate, or logits that are not numbers.
     """
+    best_B = logits_BV.argmax(dim=-1)  # of a row with NaN, its place
+    if not bool(torch.isfinite(logits_BV.gather(1, best_B[:, None])).all()):
+        raise ValueError(
+            "logits must be numbers below infinity, and one of each row above minus infinity, found others; the "
+            "weights are damaged or overflow"
+        )
     if not sampling.do_sample or sampling.top_k == 1:
-        return logits_BV.argmax(dim=-1)
+        return best_B
     tokens_BN, weights_BN = candidates(logits_BV.cpu(), sampling)
     cumulative_BN = weights_BN.cumsum(dim=-1)
     total_B1 = cumulative_BN[:, -1:]
-    if not bool(torch.isfinite(total_B1).all()):
-        raise ValueError(
-            "logits must be numbers below infinity, found others; the weights are damaged or overflow"
-        )
     # 53 random bits are below 1, so the product is below the total, and the first sum above it is a candidate's.
     drawn_B1 = torch.rand(len(logits_BV), 1, dtype=torch.float64, generator=generator) * total_B1
     place_B1 = torch.searchsorted(cumulative_BN, drawn_B1, right=True)

@@ -36,32 +36,43 @@ class Probes:
 def document_numbers(tokens: NDArray[Any], eot_id: int, probes: Probes | None = None) -> NDArray[np.int64]:
     """Number the documents of packed sequences from 0, each with the probes that follow it.
 
-    Every token of padding is a document of its own, which no other token sees.
+    An EOT belongs to what follows it: it is what a model reads before the first token of a text, in training as in
+    scoring and generation. Only before probes it belongs to the text that it ends. Every token of padding is a
+    document of its own, which no other token sees.
 
     Shapes: tokens (..., T); result (..., T).
     """
-    before, after = tokens[..., :-1], tokens[..., 1:]
-    begins = np.zeros(tokens.shape, np.int64)
-    begins[..., 1:] = before == eot_id
+    begins = tokens == eot_id
     if probes is not None:
-        begins[..., 1:] &= after != probes.tone_id
-        begins[..., 1:] |= before == probes.field_id
+        begins[..., :-1] &= tokens[..., 1:] != probes.tone_id
+        begins[..., 1:] |= tokens[..., :-1] == probes.field_id
+    begins[..., :1] = False
     return begins.cumsum(-1)
 
 
 def loss_mask(tokens: NDArray[Any], eot_id: int, probes: Probes | None = None) -> NDArray[np.bool_]:
-    """Tell which predictions of packed sequences count: not another document's beginning, padding or a probe.
+    """Tell which predictions of packed sequences count: not those of padding or a probe, nor of what follows one.
 
-    What follows EOT in a row is one of the three, since padding is EOT and begins only after a document's end;
-    so is what follows a probe. EOT itself is predicted, which is how generation learns to stop.
+    Two EOT in a row are a text's end and the next one's beginning, or padding. The end itself is predicted, which
+    is how generation learns to stop, and so is the first token after a beginning.
 
     Shapes: tokens (..., T + 1); result (..., T).
     """
     inputs, targets = tokens[..., :-1], tokens[..., 1:]
-    counts = inputs != eot_id
+    counts = (inputs != eot_id) | (targets != eot_id)
     if probes is not None:
         counts &= ~probes.find(inputs) & ~probes.find(targets)
     return counts
+
+
+def lead_with_eot(
+    lengths: NDArray[np.int64], tokens: NDArray[Any], eot_id: int
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Put an EOT before every document; it already ends each. Returns the new lengths and tokens.
+
+    Shapes: lengths (documents,), tokens (their sum,).
+    """
+    return lengths + 1, np.insert(tokens, np.cumsum(lengths) - lengths, eot_id)
 
 
 def add_probes(

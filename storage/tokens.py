@@ -253,17 +253,20 @@ class PackedSequences:
     def count_labels(self, tones: int, fields: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return how often each class of tone and of field is a label; () twice without probe tokens.
 
-        Raises: DamagedFile if a label is none of that many classes.
+        Raises: InputError if a label is none of that many classes.
         """
         if self.format.probes is None:
             return (), ()
         # A tone and a field probe always stand together.
         pairs = np.concatenate([self._labels_of(file)[0] for file in range(len(self._paths))]).reshape(-1, 2)
         counts = []
-        for labels, classes in zip(pairs.T, (tones, fields), strict=True):
+        for name, labels, classes in zip(("tone", "field"), pairs.T, (tones, fields), strict=True):
             found = np.bincount(labels[labels >= 0], minlength=classes)
             if found.size > classes:
-                raise damaged(self._paths[0], f"and its like must have {classes} classes", f"found {found.size}")
+                raise InputError(
+                    f"the model must have a class for each {name} label of the packed sequences, found label "
+                    f"{found.size - 1} and n_{name}s={classes}; set n_{name}s={found.size} or more"
+                )
             counts.append(tuple(found.tolist()))
         return counts[0], counts[1]
 

@@ -14,7 +14,7 @@ import torch
 
 from model.context_picture import ACTING_GAIN, context_payload
 from model.world.network import WorldModel
-from model.world.surroundings import Trace
+from model.world.trace import Trace
 from model.world.utility import utility_correlations, utility_targets
 from tasks.trained_model import Trained
 

@@ -140,7 +140,7 @@ def strip_documents(
     room, read = read_tokens(trained), []
     for ids, before in zip(encode_texts(trained.encoder, texts), documents.read, strict=True):
         end = [trained.eot_id] if before[-1] == trained.eot_id else []
-        read.append([*ids, *end][:room])
+        read.append([trained.eot_id, *ids, *end][:room])
     return LabelledDocuments(read, texts, documents.labels)
 
 

@@ -33,7 +33,8 @@ class LabelledDocuments:
     """Documents as the heads and the baselines read them, with their labels."""
 
     read: list[list[int]]
-    """Tokens before the probes: at most as many as fit into the model's length with them, EOT included."""
+    """Tokens before the probes, at most as many as fit into the model's length with them: an EOT, the document's,
+    and if those are all, an EOT again."""
     texts: list[str]
     """The text of these tokens."""
     labels: dict[str, Classes]
@@ -82,10 +83,11 @@ def label_documents(
     room = read_tokens(trained)
     read, texts, tones, fields = [], [], [], []
     for subset, tokens in documents:
-        if len(tokens) + 1 < MIN_PROBED_TOKENS:
+        document = [trained.eot_id, *tokens, trained.eot_id]
+        if len(document) < MIN_PROBED_TOKENS:
             continue
-        read.append([*tokens[:room], trained.eot_id][:room])
-        texts.append(trained.encoder.decode(tokens[:room]))
+        read.append(document[:room])
+        texts.append(trained.encoder.decode(tokens[: room - 1]))
         tones.append(document_tone(trained.encoder, tokens))
         fields.append(field_label(subset, field_map))
     labels = {"tone": label_array(tones).astype(np.int64), "field": label_array(fields).astype(np.int64)}

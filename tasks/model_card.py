@@ -36,7 +36,8 @@ CLASSIFY = """\
 The two heads read the written tone and the field of a text, at probe tokens that `classify` adds:
 
 ```python
-tone, field = model.classify(tokenizer("A text.", return_tensors="pt").input_ids)
+text = tokenizer(tokenizer.bos_token + "A text.", return_tensors="pt")
+tone, field = model.classify(text.input_ids)
 print(model.config.tone_names[tone[0].argmax()], model.config.field_names[field[0].argmax()])
 ```"""
 
@@ -125,6 +126,7 @@ def model_card(
     `architecture` is the class of transformers; `active_parameters` are those that work on one token.
     """
     shape, known = metrics["model"], ARCHITECTURES[architecture]
+    trained_heads = metrics.get("heads") is not None  # null: there are heads, but untrained
     sections = [
         header(config, known),
         f"# {config.name}",
@@ -132,7 +134,7 @@ def model_card(
         f"{known.sentence} with {shape['parameters']:,} parameters in float32{_active(shape, active_parameters)}, "
         f"trained for {shape['steps']:,} steps with pile-pipeline.",
         "## Use",
-        *usage(known, shape),
+        *usage(known, trained_heads=trained_heads),
         "## Model",
         table(architecture_rows(shape)),
         "## Training",
@@ -147,7 +149,7 @@ def model_card(
         sample_settings(metrics),
         samples_text(metrics, fence=True),
         "## Limits",
-        limits(known, shape),
+        limits(known, shape, trained_heads=trained_heads),
         "## Where it comes from",
         "Each artifact is named by stage and key; its manifest in the store records configuration, inputs, code "
         f"commit and library versions. `pile lineage {model.ref}` follows them back to the source files.",
@@ -156,23 +158,23 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def usage(architecture: Architecture, model: dict[str, Any]) -> list[str]:
+def usage(architecture: Architecture, *, trained_heads: bool) -> list[str]:
     """Return the paragraphs on how to load and use the model."""
     options = ", trust_remote_code=True" if architecture.own_code else ""
     paragraphs = [USAGE.format(options=options)]
     if architecture.own_code:
         paragraphs.append(OWN_CODE)
-    if model.get("n_tones"):
+    if trained_heads:
         paragraphs.append(CLASSIFY)
     return paragraphs
 
 
-def limits(architecture: Architecture, model: dict[str, Any]) -> str:
+def limits(architecture: Architecture, model: dict[str, Any], *, trained_heads: bool) -> str:
     """Return what the model cannot do, as a list."""
     lines = [*LIMITS[:2], *architecture.limits, *LIMITS[2:]]
     if model.get("context_rank"):
         lines.append(CONTEXT_LIMIT)
-    if model.get("n_tones"):
+    if trained_heads:
         lines.append(CLASSES_LIMIT)
     return "\n".join(f"- {line}".replace("\n", "\n  ") for line in lines).format(**model)
 

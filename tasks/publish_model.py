@@ -90,6 +90,7 @@ def publish_model(
                 folder,
                 tone_names=TONES,
                 field_names=FIELDS,
+                has_trained_heads=trained.description.has_trained_heads,
             )
             shutil.copyfile(metrics_file, folder / "metrics.json")
             card = model_card(
@@ -159,7 +160,7 @@ def _check_rows(check: "FolderCheck") -> list[dict[str, Any]]:
 
 STAGE = Stage(
     name="publish",
-    version=2,  # 2: forms by family, and special tokens that are never generated
+    version=3,  # 2: forms by family, special tokens never generated; 3: whether heads are trained
     config=PublishConfig,
     build=publish_model,
     inputs={"model": "train", "tokenizer": "train-tokenizer", "evaluation": "evaluate"},

@@ -59,7 +59,7 @@ def heads_sections(heads: Mapping[str, Any] | None) -> list[str]:
     for kind in ("tone", "field"):
         head = heads[kind]
         sections += [f"### {kind.capitalize()}", table(score_rows(kind, head)), verdict(kind, head)]
-        sections.append(table(class_rows(head)))
+        sections += class_sections(head)
     return sections
 
 
@@ -68,8 +68,8 @@ def score_rows(kind: str, head: Mapping[str, Any]) -> list[dict[str, Any]]:
     names = {
         "all": "labelled",
         "sure": "labelled, head at least 50 % sure",
-        "enough": "labelled, long enough for the next row",
-        "stripped": f"the same, {REMOVED[kind]}",
+        "enough": f"labelled, at least 64 tokens {REMOVED[kind]}",
+        "stripped": f"the same documents, read {REMOVED[kind]}",
     }
     return [
         {
@@ -88,7 +88,8 @@ def verdict(kind: str, head: Mapping[str, Any]) -> str:
     if not number:
         return "No scored document has a label: no data."
     sentences = [_comparison(accuracy), f"The majority class is `{head['majority']}`."]
-    sentences.append(f"Of {100 * head['abstained']:.1f} % the head is less than 50 % sure: it abstains.")
+    abstained = f"{100 * head['abstained']:.1f} %"
+    sentences.append(f"On {abstained} of the documents the head is less than 50 % sure: it abstains.")
     # Half the width of the widest 95 % interval, at an accuracy of one half.
     sentences.append(f"With {number:,} documents an accuracy is uncertain by up to {0.98 / number**0.5:.2f}.")
     before, after = head["enough"]["accuracy"], head["stripped"]["accuracy"]
@@ -96,6 +97,17 @@ def verdict(kind: str, head: Mapping[str, Any]) -> str:
     if known and before["head"] > before["majority"] and after["head"] <= after["majority"]:
         sentences.append(SUSPICION[kind])
     return " ".join(sentences)
+
+
+def class_sections(head: Mapping[str, Any]) -> list[str]:
+    """Return the table of the classes that are labels anywhere, and a line with the others."""
+    rows = class_rows(head)
+    known = [row for row in rows if row["labels in training"] or row["labels"]]
+    unknown = [f"`{row['class']}`" for row in rows if row not in known]
+    sections = [table(known)] if known else []
+    return sections + (
+        [f"No document, here or in training, has the label {', '.join(unknown)}."] if unknown else []
+    )
 
 
 def class_rows(head: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -130,7 +142,7 @@ def context_sections(context: Mapping[str, Any]) -> list[str]:
         }
         for number in range(len(gains["drop"]))
     ]
-    picture = "`context.html` beside the evaluation report shows the scores on the first held-out document."
+    picture = "`context.html` beside the evaluation report shows the scores on the beginning of one document."
     return ["## Context layer", CONTEXT.format(**context), table(rows), f"{acts} {picture}"]
 
 

@@ -102,7 +102,7 @@ def _check_texts(folder: Path, tokenizer: "Tokenizer", loaded: Any, texts: Seque
 
 def _check_logits(folder: Path, model: LanguageModel, theirs: Any, ids: Tensor) -> tuple[float, float]:
     """Return the largest difference and what was allowed."""
-    with torch.inference_mode():
+    with torch.inference_mode(), _running(folder):
         wanted_BTV, found_BTV = model(ids), theirs(input_ids=ids).logits
     difference = float((wanted_BTV - found_BTV).abs().max())
     allowed = logit_tolerance(model, ids, wanted_BTV, difference)
@@ -125,13 +125,14 @@ def _check_greedy(
     prompt = ids[:1, : model.config.max_seq_len - new]
     # Neither may end early, so that all tokens are compared.
     wanted = generate(model, prompt, new, suppress_tokens={*suppressed, eot_id})
-    found = theirs.generate(
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        do_sample=False,
-        min_new_tokens=new,
-        max_new_tokens=new,
-    )
+    with _running(folder):
+        found = theirs.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            min_new_tokens=new,
+            max_new_tokens=new,
+        )
     unequal = (wanted[0] != found[0]).nonzero().flatten().tolist()
     if not unequal:
         return new
@@ -141,6 +142,15 @@ def _check_greedy(
     if not float((logits_V[first] - logits_V[second]).abs()) <= 2 * allowed:
         raise _differs(folder, "greedy text", f"{found.tolist()} instead of {wanted.tolist()}")
     return unequal[0] - prompt.shape[1]
+
+
+@contextlib.contextmanager
+def _running(folder: Path) -> Iterator[None]:
+    """Turn what stops the model of transformers into the Fault that the check promises."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise _differs(folder, "computation", f"transformers cannot run them ({error})") from error
 
 
 def _load(folder: Path, form: Form) -> tuple[Any, Any]:

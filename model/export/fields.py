@@ -113,8 +113,10 @@ def take_rotary(
     both, which must agree. Raises: InputError for any other kind of rotary positions.
     """
     theta_name, fraction_name = old_names
-    parameters = dict(fields.take("rope_parameters", {}))
-    scaling = fields.take("rope_scaling", {})
+    parameters, scaling = (fields.take(name, {}) for name in ("rope_parameters", "rope_scaling"))
+    if not isinstance(parameters, dict):
+        raise fields.refused("rope_parameters", parameters, "{...}, an object")
+    parameters = dict(parameters)
     kind = parameters.pop("rope_type", parameters.pop("type", "default"))
     parameters.pop("type", None)
     if kind != "default" or (scaling and scaling != {"rope_type": "default"} and scaling != {"type": "default"}):
@@ -128,7 +130,10 @@ def take_rotary(
         inside = parameters.pop(new, None)
         if None not in (outside, inside) and outside != inside:
             raise fields.refused(old, outside, f"rope_parameters[{new!r}]={inside}")
-        found.append(float(next(value for value in (inside, outside, default) if value is not None)))
+        value = next(value for value in (inside, outside, default) if value is not None)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise fields.refused(old, value, "a number")
+        found.append(float(value))
     if parameters:
         raise fields.refused("rope_parameters", parameters, "rope_type, rope_theta and partial_rotary_factor only")
     return found[0], found[1]

@@ -36,12 +36,14 @@ def write_folder(
     *,
     tone_names: Sequence[str] = (),
     field_names: Sequence[str] = (),
+    has_trained_heads: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write the files that transformers loads into an existing folder.
 
     Ids from `used_vocab` on only pad the embedding; generation settings keep them and the probe tokens from being
-    chosen. The names are those of the classes of a world model's heads, left out if a head has another number.
+    chosen. The names are those of the classes of a world model's heads, left out if a head has another number;
+    without `has_trained_heads` the published model refuses to classify.
     """
     from tokenizers import Tokenizer  # noqa: PLC0415 - only writing needs it
 
@@ -53,6 +55,7 @@ def write_folder(
         probes = {"tone_token_id": tokenizer.token_to_id(TONE), "field_token_id": tokenizer.token_to_id(FIELD)}
         names = {"tone_names": list(tone_names), "field_names": list(field_names)}
         heads = {"tone_names": model.config.n_tones, "field_names": model.config.n_fields}
+        config["has_trained_heads"] = has_trained_heads and model.config.n_tones > 0
         config |= {name: token for name, token in probes.items() if token is not None}
         config |= {name: known for name, known in names.items() if known and len(known) == heads[name]}
     suppressed = suppressed_ids(tokenizer, used_vocab, model.config.vocab_size)

@@ -20,7 +20,6 @@ from model.export.gpt_neox import from_gpt_neox, gpt_neox_config, read_gpt_neox_
 from model.export.llama import from_llama, llama_config, read_llama_config, to_llama
 from model.export.qwen3_next import (
     from_qwen3_next,
-    is_hybrid,
     qwen3_next_config,
     read_qwen3_next_config,
     to_qwen3_next,
@@ -109,7 +108,7 @@ def find_form(config: GPT2Config | RopeConfig | WorldConfig) -> Form:
         return GPT2_FORM
     if isinstance(config, RopeConfig):
         return LLAMA if config.feed_forward == "swiglu" else GPT_NEOX
-    return QWEN3_NEXT if is_hybrid(config) else WORLD
+    return QWEN3_NEXT if config.is_hybrid else WORLD
 
 
 def form_of_type(model_type: Any) -> Form:

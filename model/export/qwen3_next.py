@@ -26,16 +26,6 @@ _STACK = re.compile(r"(.*\.mlp\.experts)\.(gate_up_proj|down_proj)")
 _EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate|up|down)_proj\.weight")
 
 
-def is_hybrid(config: WorldConfig) -> bool:
-    """Tell whether Qwen3-Next can express a model: no context layer, no heads, its router, its DeltaNet."""
-    return (
-        config.router == "softmax_aux"
-        and not config.context_rank
-        and not config.n_tones
-        and not config.allow_negative_eigenvalues
-    )
-
-
 def to_qwen3_next(state_dict: Mapping[str, Tensor], expert_scale: float) -> LazyTensors:
     """Turn our parameters into those of `Qwen3NextForCausalLM` on disk."""
     makers = {}

@@ -24,6 +24,8 @@ MODEL_TYPE = "pile_world"
 
 ENTRY = "model.export.world_code.modeling_world"
 CONFIGURATION = "model.export.world_code.configuration_world"
+LABELS = ("has_trained_heads", "tone_token_id", "field_token_id", "tone_names", "field_names")
+"""Fields of config.json that say what the heads know; they change nothing that the model computes."""
 SAME_AS = {"model.config": CONFIGURATION}
 """Modules that a folder has in another form: the published config has the same attributes without pydantic."""
 LIBRARIES = {"torch", "transformers"}
@@ -58,7 +60,7 @@ def world_config(config: WorldConfig) -> dict[str, Any]:
 
 def read_world_config(fields: Fields) -> WorldConfig:
     """Return our config of a published world model."""
-    for name in ("tone_token_id", "field_token_id", "tone_names", "field_names", "tie_word_embeddings"):
+    for name in (*LABELS, "tie_word_embeddings"):
         fields.take(name, None)
     ours = {name: fields.take(name) for name in WorldConfig.model_fields if name != "family"}
     return fields.config(WorldConfig, **ours)

@@ -1,7 +1,10 @@
 """What the training loop needs from an engine, and the choice of one.
 
 An engine owns the model, the optimizer and the processes. The loop owns the data order, the learning rate, the
-checkpoints and the log, so that every engine trains the same model; in float32 the losses agree to 1e-6.
+checkpoints and the log, so that every engine trains the same model: in float32 the cross entropy of an update
+agrees to 1e-6, however it is cut into micro-batches and spread over processes. A world model's auxiliary losses
+are means over a micro-batch, so that its training depends, a little, on how large one is; see
+`model.training.objective`.
 """
 
 import os

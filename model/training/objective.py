@@ -2,6 +2,13 @@
 
     cross entropy + 0.05 (tone + field) + 0.02 utility + balance + z        each a mean over what it counts
 
+Cross entropy, tone and field are means over the whole update. Utility, balance and z are means over one
+micro-batch of one process, weighted with its share of the update's tokens: they depend on the size of a
+micro-batch and on which sequences share one. The balance loss of `softmax_aux` multiplies scores of its own
+micro-batch with a load counted over the micro-batches that all processes compute at the same time, not over the
+update. Which positions the utility loss samples as queries follows from the seed, the step, the rank and the
+order of the micro-batches; in sequences of 64 tokens or fewer it takes all.
+
 The objective wraps the model, since DeepSpeed and compilation hook into the forward pass of one module.
 Shapes: B sequences, T tokens, V vocabulary, N classes.
 """
@@ -13,12 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.cache import number_documents
 from model.language_model import LanguageModel
 from model.training.config import TrainConfig
 from model.training.engine import Batch, Totals
 from model.training.schedule import expert_bias_rate
 from model.world.balance import expert_loads, load_metrics, router_loss, update_expert_biases
-from model.world.network import Trace, WorldModel
+from model.world.network import WorldModel
+from model.world.trace import Trace
 from model.world.utility import utility_loss, utility_targets
 
 LABEL_SMOOTHING = 0.1
@@ -80,10 +89,10 @@ class Objective(nn.Module):
         return loss
 
     def _utility(self, batch: Batch, trace: Trace) -> Tensor:
-        losses = []
+        losses, documents = [], number_documents(batch.documents)
         for scores, (queries, keys) in zip(trace.contexts, trace.queries_keys, strict=True):
             scale, window = queries.shape[-1] ** -0.5, self.model.config.context_window
-            targets = utility_targets(queries, keys, scale, window, batch.documents)
+            targets = utility_targets(queries, keys, scale, window, documents)
             losses.append(utility_loss(scores, targets))
         return torch.stack(losses).mean()
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from model.cache import KeyValues
 from model.layers import Linear, ZeroCentredRMSNorm, residual_std, rotate
+from model.world.trace import Trace
 
 if TYPE_CHECKING:
     from model.config import WorldConfig
@@ -42,12 +43,12 @@ class GatedAttention(nn.Module):
         causal: bool,
         bias_BHTS: Tensor | None = None,
         cache: KeyValues | None = None,
-        watched: list[tuple[Tensor, Tensor]] | None = None,
+        trace: Trace | None = None,
     ) -> Tensor:
         """Return what each position takes from the visible ones, (B, T, C).
 
         `bias_BHTS` is added to the attention logits. The rotated queries (B, H, T, D) and keys (B, K, S, D) are
-        appended to `watched`.
+        left in `trace`.
         """
         batch, length, _ = x_BTC.shape
         # Per head the query comes first, then its gate.
@@ -58,8 +59,8 @@ class GatedAttention(nn.Module):
         v_BKSD = self.v_proj(x_BTC).view(batch, length, self.n_kv_heads, self.head_dim).transpose(1, 2)
         if cache is not None:
             k_BKSD, v_BKSD = cache.append(k_BKSD, v_BKSD)
-        if watched is not None:
-            watched.append((q_BHTD, k_BKSD))
+        if trace is not None:
+            trace.queries_keys.append((q_BHTD, k_BKSD))
         if bias_BHTS is not None:
             mask, causal = with_bias(mask, causal, bias_BHTS).to(q_BHTD.dtype), False
         shared = self.n_kv_heads < self.n_heads

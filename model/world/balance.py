@@ -14,7 +14,6 @@ DeepSeek-V3, arXiv:2412.19437, eq. 17-20; z-loss, ST-MoE, arXiv:2202.08906, eq. 
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.layers import INIT_STD
+from model.world.trace import RouterTrace, Trace
 
 if TYPE_CHECKING:
     from model.config import WorldConfig
@@ -36,20 +36,6 @@ BIAS_RATE = 1e-3
 
 MAX_LOAD = 4.0
 """Load of one expert over the mean from which on something is wrong."""
-
-
-@dataclass(frozen=True)
-class RouterTrace:
-    """What the training needs to know of one router's pass; scalars, so that no large tensor is kept."""
-
-    counts_E: Tensor
-    """Tokens that chose each expert in this process, int64, without gradient."""
-    balance: Tensor
-    """Balance loss: 1 when the load is even, up to E / K when all tokens choose the same experts."""
-    z: Tensor
-    """Mean square of the logits or of their logsumexp."""
-    loss: Tensor
-    """Both, with the weights of the router's mode: to be added to the language loss."""
 
 
 class Router(nn.Module):
@@ -80,11 +66,11 @@ class Router(nn.Module):
         for buffer in self.buffers(recurse=False):
             nn.init.zeros_(buffer)
 
-    def forward(self, x_BTC: Tensor, trace: list[RouterTrace] | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x_BTC: Tensor, trace: Trace | None = None) -> tuple[Tensor, Tensor]:
         """Return the experts (N, K) of each token, int64, and their weights (N, K), float32.
 
-        If `trace` is a list, append what losses and metrics need. With several processes every one must then
-        do so at the same time, since they add up their counts.
+        Leave in `trace` what losses and metrics need. With several processes every one must then do so at the
+        same time, since they add up their counts.
         """
         with _without_autocast(x_BTC.device.type):
             logits_BTE = F.linear(x_BTC.float(), self.weight.float())
@@ -105,7 +91,7 @@ class Router(nn.Module):
                 if self.training:
                     self.load += counts_BE.sum(dim=0)
                 if trace is not None:
-                    trace.append(self._trace(logits_BTE, scores_BTE, counts_BE))
+                    trace.routers.append(self._trace(logits_BTE, scores_BTE, counts_BE))
         return experts_BTK.flatten(0, 1), weights_BTK.flatten(0, 1)
 
     def _trace(self, logits_BTE: Tensor, scores_BTE: Tensor, counts_BE: Tensor) -> RouterTrace:
@@ -155,7 +141,7 @@ def expert_loads(model: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def update_expert_biases(model: nn.Module, loads_LE: Tensor, rate: float = BIAS_RATE) -> None:
+def update_expert_biases(model: nn.Module, loads_LE: Tensor, rate: float) -> None:
     """Move each bias towards the experts with less than the mean load and start counting again.
 
     Called after an optimizer step with the loads of all processes. Without bias (`softmax_aux`) only the counts

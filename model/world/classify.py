@@ -36,6 +36,7 @@ def classify(
 ) -> Classification:
     """Return the tone and the field of each text: `text [end of text] <|tone|> <|field|>`, as in training.
 
+    There the end-of-text token also led every document, so a text should begin with it.
     Texts of several lengths are padded on the left with an `attention_mask`, see `model.prompts.pad_prompts`.
     What `cache` has read comes before the text, which then may be empty, (B, 0); the cache stays as it is. Give
     `eot_id` unless a text goes on or already ends with it.

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.layers import INIT_STD, Linear, residual_std
-from model.world.balance import Router, RouterTrace
+from model.world.balance import Router
+from model.world.trace import Trace
 
 if TYPE_CHECKING:
     from model.config import WorldConfig
@@ -36,8 +37,8 @@ class MixtureOfExperts(nn.Module):
         self.shared_expert = SharedExpert(config)
         self.shared_expert_gate = Linear(config.d_model, 1)
 
-    def forward(self, x_BTC: Tensor, trace: list[RouterTrace] | None = None) -> Tensor:
-        """Return (B, T, C). If `trace` is a list, the router appends what losses and metrics need."""
+    def forward(self, x_BTC: Tensor, trace: Trace | None = None) -> Tensor:
+        """Return (B, T, C). The router leaves in `trace` what losses and metrics need."""
         experts_NK, weights_NK = self.gate(x_BTC, trace)
         routed_NC = self.experts(x_BTC.flatten(0, 1), experts_NK, weights_NK)
         shared_BTC = self.shared_expert_gate(x_BTC).sigmoid() * self.shared_expert(x_BTC)
@@ -101,8 +102,8 @@ class Experts(nn.Module):
 
 def _grouped(x_PC: Tensor, weights_P1: Tensor, ends_E: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     """Apply to each run of rows, of which `ends_E` are the ends, the weights of its expert."""
-    gate_PF, up_PF = F.grouped_mm(x_PC, gate_up.transpose(1, 2), offs=ends_E).chunk(2, dim=-1)
-    return F.grouped_mm(F.silu(gate_PF) * up_PF * weights_P1, down.transpose(1, 2), offs=ends_E)
+    gate_PF, up_PF = _GroupedLinear.apply(x_PC, gate_up, ends_E).chunk(2, dim=-1)
+    return _GroupedLinear.apply(F.silu(gate_PF) * up_PF * weights_P1, down, ends_E)
 
 
 def _looped(x_PC: Tensor, weights_P1: Tensor, ends_E: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
@@ -118,6 +119,25 @@ def _looped(x_PC: Tensor, weights_P1: Tensor, ends_E: Tensor, gate_up: Tensor, d
             gate, up = F.linear(x, gate_up_e).chunk(2, dim=-1)
             y.append(F.linear(F.silu(gate) * up * weights, down_e))
     return torch.cat(y)
+
+
+class _GroupedLinear(torch.autograd.Function):
+    """Maps each run of rows (P, I) by its matrix of a stack (E, O, I) to (P, O).
+
+    Autograd's own gradient of `grouped_mm` keeps a view of the stack until backward, and with it the memory that
+    ZeRO-3 gathers and means to free after forward. A parameter itself is not kept but gathered again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_PI: Tensor, stack_EOI: Tensor, ends_E: Tensor) -> Tensor:
+        ctx.save_for_backward(x_PI, stack_EOI, ends_E)
+        return F.grouped_mm(x_PI, stack_EOI.transpose(1, 2), offs=ends_E)
+
+    @staticmethod
+    def backward(ctx: Any, grad_PO: Tensor) -> Any:
+        x_PI, stack_EOI, ends_E = ctx.saved_tensors
+        grad_x = F.grouped_mm(grad_PO, stack_EOI, offs=ends_E)
+        return grad_x, F.grouped_mm(grad_PO.t(), x_PI, offs=ends_E), None
 
 
 class _Spread(torch.autograd.Function):

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from model.cache import BlockCache, Cache, attention_mask, token_positions
+from model.cache import BlockCache, Cache, attention_mask, number_documents, token_positions
 from model.language_model import LanguageModel
 from model.layers import Embedding, Linear, ZeroCentredRMSNorm, project, rotary_angles
 from model.world.attention import GatedAttention
 from model.world.context import PATTERN, ContextLayer
 from model.world.delta_net import DeltaState, GatedDeltaNet
 from model.world.experts import MixtureOfExperts
-from model.world.surroundings import SuperblockContext, Surroundings, Trace
+from model.world.surroundings import SuperblockContext, Surroundings
+from model.world.trace import Trace
 
 if TYPE_CHECKING:
     from model.config import WorldConfig
@@ -57,6 +58,7 @@ class WorldModel(LanguageModel):
         trace: Trace | None = None,
     ) -> Tensor:
         """Return what the heads read, (B, T, C); fills `trace`."""
+        documents_BT = number_documents(documents_BT)
         positions = token_positions(ids_BT, documents_BT, cache)
         cos, sin = rotary_angles(positions, self.config.rotary_dim, self.config.rope_theta)
         rotation = (cos, sin) if positions.dim() == 1 else (cos[:, None], sin[:, None])
@@ -114,11 +116,10 @@ class Sublayer(nn.Module):
         """Return the residual stream after this sublayer."""
         mixer = self._attend if self.kind == "A" else self._remember
         x_BTC = x_BTC + mixer(self.input_layernorm(x_BTC), around)
-        routers = around.trace.routers if around.trace is not None else None
-        return x_BTC + self.mlp(self.post_attention_layernorm(x_BTC), routers)
+        return x_BTC + self.mlp(self.post_attention_layernorm(x_BTC), around.trace)
 
     def _attend(self, x_BTC: Tensor, around: Surroundings) -> Tensor:
-        watched = around.trace is not None and around.context is not None and self.is_last
+        watched = around.context is not None and self.is_last
         return self.self_attn(
             x_BTC,
             around.rotation,
@@ -126,7 +127,7 @@ class Sublayer(nn.Module):
             around.causal,
             around.context.attention_bias(self.number) if around.context is not None else None,
             around.cache.attention[self.number] if around.cache is not None else None,
-            around.trace.queries_keys if watched and around.trace is not None else None,
+            around.trace if watched else None,
         )
 
     def _remember(self, x_BTC: Tensor, around: Surroundings) -> Tensor:

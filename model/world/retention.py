@@ -27,7 +27,8 @@ def check_budget(budget: int, sinks: int = SINKS, recent: int = RECENT) -> None:
     if budget <= sinks + recent:
         raise ValueError(
             f"kv_budget must be more than {sinks + recent} keys, for the first {sinks} and the last {recent} "
-            f"always stay, found {budget}; choose at least {sinks + recent + 1}, or None for a cache without limit"
+            f"always stay, found {budget}; choose at least {sinks + recent + 1}, or no budget for a cache without "
+            "limit"
         )
 
 

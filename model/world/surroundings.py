@@ -3,27 +3,14 @@
 Shapes: B sequences, T new tokens, K visible keys, H heads.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from model.cache import BlockCache
-from model.world.balance import RouterTrace
 from model.world.context import ContextScores, attention_bias, write_gate
-
-
-@dataclass
-class Trace:
-    """What a forward pass leaves for losses, metrics and pictures."""
-
-    routers: list[RouterTrace] = field(default_factory=list)
-    """One per sublayer."""
-    contexts: list[ContextScores] = field(default_factory=list)
-    """One per superblock, if there is a context layer."""
-    queries_keys: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """Rotated, of the last attention layer of each superblock, if there is a context layer: (B, H, T, D) and
-    (B, K, T, D)."""
+from model.world.trace import Trace
 
 
 class SuperblockContext:

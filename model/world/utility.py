@@ -15,9 +15,6 @@ from torch.nn import functional as F
 
 from model.world.context import ContextScores
 
-UTILITY_WEIGHT = 0.02
-"""Weight of the utility loss beside the loss of the language model."""
-
 
 class UtilityTargets(NamedTuple):
     """Labels for the scores of each token, and where there is one: an invalid token has no query in its band."""

@@ -10,8 +10,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from model.config import RopeShape
+from model.presets import preset_shape
 from model.training.config import FINAL, REPORT, TrainConfig, TrainingJob
 from storage.config import changed
+from storage.probes import Probes
 from storage.store import Store
 from storage.writer import ArtifactWriter
 from tasks.trainer_process import run_trainer
@@ -32,6 +34,10 @@ CONFIG = TrainConfig(
     log_every=1,
 )
 TWO = {"engine": "deepspeed", "processes": 2}
+WORLD = changed(
+    CONFIG, model=changed(preset_shape("world-1m"), d_model=32, num_experts=8, top_k=2), learning_rate=3e-3
+)
+PROBES = Probes(59, 60)
 
 
 class Training:
@@ -132,6 +138,27 @@ def test_checkpoint_is_continued_by_another_engine_on_other_processes(training: 
     training.run(**TWO, zero_stage=1)  # from the same checkpoint of ZeRO-3
     assert training.steps[0] == 4
     assert_close(training, local)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_world_model_trains_like_the_local_engine_and_is_continued_by_it(
+    zero_stage: int, tmp_path: Path, make_corpus, job_for
+) -> None:
+    """With the same micro-batches, of which its auxiliary losses are means; utility queries all positions."""
+    folders = [tmp_path / name for name in ("ours", "local")]
+    found, local = (Training(job_for(make_corpus(folder, probes=PROBES), WORLD), folder) for folder in folders)
+    local.run()
+    found.run(**TWO, zero_stage=zero_stage)
+    assert_close(found, local)
+    biases = [name for name in local.weights() if name.endswith("e_score_correction_bias")]
+    assert len(biases) == WORLD.model.n_layers
+    for name in biases:
+        assert local.weights()[name].any()
+        np.testing.assert_array_equal(found.weights()[name], local.weights()[name])
+    found.forget_result()
+    found.run()
+    assert found.steps[0] == 4
+    assert_close(found, local)
 
 
 def test_interrupted_processes_agree_on_the_step_that_they_save(training: Training) -> None:

@@ -85,6 +85,8 @@ class WorldConfig(PreTrainedConfig):
     """End of text."""
     pad_token_id: int | None = None
     """End of text, in its role as padding."""
+    has_trained_heads: bool = False
+    """Whether the heads were trained; only then `classify` answers."""
     tone_token_id: int | None = None
     """The probe at which the tone head reads."""
     field_token_id: int | None = None

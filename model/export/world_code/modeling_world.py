@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from model.cache import Cache
 from model.export.world_code.configuration_world import WorldConfig
 from model.generation import generate
+from model.layers import INIT_STD
 from model.world.classify import Classification, classify
 from model.world.network import WorldModel
 
@@ -32,10 +33,21 @@ class WorldCache(Cache):
         raise NotImplementedError("beam search needs a cache that can be reordered; pass use_cache=False to it")
 
 
+class WorldGenerationConfig(GenerationConfig):
+    """Generation settings of a model for which none are stored."""
+
+    @classmethod
+    def from_model_config(cls, model_config: Any) -> GenerationConfig:
+        """Take the special tokens alone: `top_k` is a number of experts there, not of tokens to draw from."""
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        return GenerationConfig(**{name: getattr(model_config, name) for name in names})
+
+
 class WorldForCausalLM(PreTrainedModel, GenerationMixin):
     """A world model with its language-model head and, if it has them, its two classification heads."""
 
     config_class = WorldConfig
+    generation_config_class = WorldGenerationConfig
     base_model_prefix = "model"
     _no_split_modules = ["Sublayer"]  # noqa: RUF012
     _keep_in_fp32_modules_strict = ["e_score_correction_bias", "A_log", "dt_bias", "gain_"]  # noqa: RUF012
@@ -86,8 +98,13 @@ class WorldForCausalLM(PreTrainedModel, GenerationMixin):
         the text, which is added here, and before them the end of text unless `add_end` is off. Text that a cache
         has read comes before `input_ids`; the cache stays as it is.
 
-        Raises: ValueError if the model has no heads or no probe tokens, and for an empty text.
+        Raises: ValueError if the model has no heads, untrained ones or no probe tokens, and for an empty text.
         """
+        if not self.config.has_trained_heads:
+            raise ValueError(
+                "the model must have trained classification heads, found none; if you have trained them, set "
+                "config.has_trained_heads = True"
+            )
         tone_id, field_id = self.config.tone_token_id, self.config.field_token_id
         if tone_id is None or field_id is None:
             raise ValueError("config must have tone_token_id and field_token_id to classify with, found none")
@@ -122,9 +139,27 @@ class WorldForCausalLM(PreTrainedModel, GenerationMixin):
         """Return the head; None if it is the token embedding."""
         return self.model.lm_head
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding; `resize_token_embeddings` does."""
+        self.model.embed_tokens = value
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the head of a model whose head is not the token embedding.
+
+        Raises: ValueError if it is: the embedding is what to replace.
+        """
+        if self.model.lm_head is None:
+            raise ValueError(
+                "the model must have a head of its own to replace it, found one whose head is the token embedding "
+                "(tie_embeddings); call set_input_embeddings"
+            )
+        self.model.lm_head = new_embeddings
+
     def _init_weights(self, module: nn.Module) -> None:
         reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
+        if isinstance(module, nn.Embedding | nn.Linear) and type(module).__module__.startswith("torch."):
+            nn.init.normal_(module.weight, std=INIT_STD)  # new rows, made by `resize_token_embeddings`
+        elif callable(reset):
             reset()
 
     @classmethod

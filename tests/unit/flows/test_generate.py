@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from flows.cli import build_parser
+from flows.cli import _Terminated, build_parser, main
 from flows.commands_generate import decode_pieces
 from model.config import GPT2Config, ModelConfig
 from model.export.folder import suppressed_ids, write_folder
@@ -89,10 +89,12 @@ def store(tmp_path: Path, name: str) -> Store:
     ENCODER.save(str(vocabulary))
     for folder in (tmp_path / "published", tmp_path / "huggingface"):
         folder.mkdir()
-        write_folder(network, vocabulary, EOT_ID, USED, folder)
+        write_folder(network, vocabulary, EOT_ID, USED, folder, has_trained_heads=True)
     tokenizer = commit(store, "train-tokenizer", "tokenizer", {"tokenizer": vocabulary}, {})
     save_weights(network.state_dict(), tmp_path / "model.safetensors")
-    description = TrainedModel(model=SHAPES[name], tokenizer_digest=tokenizer.content_digest, steps=2)
+    description = TrainedModel(
+        model=SHAPES[name], tokenizer_digest=tokenizer.content_digest, steps=2, has_trained_heads=True
+    )
     save_description(description, tmp_path / "model.json")
     files = {"weights": tmp_path / "model.safetensors", "model-config": tmp_path / "model.json"}
     model = commit(store, "train", "final", files, {"tokenizer": tokenizer})
@@ -106,6 +108,24 @@ def store(tmp_path: Path, name: str) -> Store:
     fields: dict[str, Any] = {"recipe_name": "demo", "recipe": {}, "target": "publish", "host": "h"}
     store.write_run(Run(run_id="run-1", state="done", stages=stages, started=now(), **fields))
     return store
+
+
+def standard_input(data: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(data))
+
+
+class Interrupting(io.RawIOBase):
+    """A standard input during which the user presses Ctrl-C."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self.stop = stop
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: object) -> int:
+        self.stop()
+        return 0
 
 
 def call(store: Store, *arguments: str) -> int:
@@ -172,7 +192,7 @@ def test_options_reach_the_model(store: Store, name: str, capsys: pytest.Capture
 def test_several_prompts_are_printed_one_after_the_other(
     store: Store, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("over the"))
+    monkeypatch.setattr("sys.stdin", standard_input(b"over the"))
     prompts = ["the lazy dog jumps", "", "over the"]
     given = ["--prompt", "the lazy dog jumps", "", "--prompt", "-", "--max-new-tokens", "15", "--seed", "2"]
     assert call(store, *given) == 0
@@ -182,7 +202,7 @@ def test_several_prompts_are_printed_one_after_the_other(
     ]
     assert capsys.readouterr().out == "".join(shown)
 
-    monkeypatch.setattr("sys.stdin", io.StringIO("over the"))
+    monkeypatch.setattr("sys.stdin", standard_input(b"over the"))
     assert call(store, *given, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [(row["prompt"], row["text"], row["tokens"]) for row in found] == [
@@ -197,7 +217,7 @@ def test_tone_and_field_of_a_text_are_those_of_the_heads(
 ) -> None:
     assert call(store, "--prompt", "the fox", "--max-new-tokens", "0", "--classify", "--json") == 0
     [row] = json.loads(capsys.readouterr().out)
-    ids = torch.tensor([ENCODER.encode("the fox").ids])
+    ids = torch.tensor([[EOT_ID, *ENCODER.encode("the fox").ids]])
     wanted = classify(make_network(name), ids, TONE_ID, FIELD_ID, eot_id=EOT_ID)
     assert list(row["tone"].items()) == [
         (tone, pytest.approx(float(p), abs=1e-4)) for tone, p in zip(TONES, wanted.tone_BN[0], strict=True)
@@ -225,9 +245,14 @@ def test_default_length_fits_the_learned_positions(
     ("arguments", "message"),
     [
         (["--max-new-tokens", "100"], "max_seq_len=40 together"),
-        (["--top-p", "2"], "top_p must be"),
-        (["--temperature", "-1"], "temperature must be"),
-        (["--kv-budget", "5"], "at least 69"),
+        (["--max-new-tokens", "100"], "lower --max-new-tokens"),
+        (["--max-new-tokens", "-1"], "--max-new-tokens must be"),
+        (["--top-p", "2"], "--top-p must be"),
+        (["--temperature", "-1"], "--temperature must be"),
+        (["--temperature", "1e-320"], "--temperature must be a number from 1e-06 on"),
+        (["--kv-budget", "5"], "--kv-budget must be .* at least 69, or no budget"),
+        (["--kv-budget", "80", "--no-cache"], "leave out one of the two"),
+        (["--prompt", "dog", "\udcff"], r"UTF-8, found other bytes in --prompt '\\udcff'"),
         (["--classify"], "classification heads"),
         (["train-tokenizer"], "must have been made from a model"),
         (["train/" + "2" * 16], "no finished artifact"),
@@ -236,6 +261,50 @@ def test_default_length_fits_the_learned_positions(
 def test_what_cannot_be_is_refused(store: Store, arguments: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         call(store, *arguments, "--prompt", "dog")
+
+
+@pytest.mark.parametrize("name", ["world"], indirect=True)
+def test_heads_that_were_not_trained_are_refused_before_a_text_is_made(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "published"
+    assert call(store, str(folder), "--prompt", "fox", "--max-new-tokens", "1", "--classify") == 0
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("has_trained_heads") is True
+    capsys.readouterr()
+    for fields in (config, {**config, "has_trained_heads": False}):
+        (folder / "config.json").write_text(json.dumps(fields))
+        with pytest.raises(InputError, match="whose heads were trained"):
+            call(store, str(folder), "--prompt", "fox", "--max-new-tokens", "1", "--classify")
+        assert not capsys.readouterr().out
+        assert call(store, str(folder), "--prompt", "fox", "--max-new-tokens", "1") == 0
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["gpt2"], indirect=True)
+def test_standard_input_that_is_not_utf_8_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", standard_input(b"over \xff"))
+    with pytest.raises(InputError, match="UTF-8, found other bytes in standard input"):
+        call(store, "--prompt", "-")
+
+
+@pytest.mark.parametrize("name", ["gpt2"], indirect=True)
+@pytest.mark.parametrize(("stopped", "said"), [(KeyboardInterrupt, "interrupted"), (_Terminated, "terminated")])
+def test_interrupted_generation_promises_nothing(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stopped: type[BaseException],
+    said: str,
+) -> None:
+    def stop(*_: object) -> None:
+        raise stopped
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(Interrupting(stop))))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit):
+        main(["generate", "--prompt", "-", "--store", store.url])
+    assert capsys.readouterr().err == f"pile: {said}\n"
 
 
 @pytest.mark.parametrize("name", ["gpt2"], indirect=True)

@@ -4,7 +4,12 @@ from pathlib import Path
 import pytest
 
 from flows.recipes import RECIPES, find_recipe, parse_override
+from model.config import GPT2Shape
+from model.presets import preset_shape
+from storage.config import changed
 from storage.errors import InputError
+
+PRESET = preset_shape("world-1m")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -34,11 +39,39 @@ def test_override_replaces_one_field_and_no_other() -> None:
         ({"train.max_steps": True}, "train.max_steps: .*integer, found True"),
         ({"execution.engine": "magic"}, "'local' or 'deepspeed'.*found 'magic'"),
         ({"name": 3}, "name: .*string, found 3"),
+        ({"train.model": 3}, "train.model: a model must be the name of a preset .*found 3$"),
+        ({"train.model": None}, "train.model: a model must be the name of a preset .*found None$"),
+        ({"train.model": ["a"]}, "train.model: a model must be the name of a preset .*found \\['a'\\]$"),
+        ({"train.model": "world-1m", "train.model.n_tones": 3}, "train.model.n_tones must be 6, .*found 3"),
+        ({"train.model": "world-1m", "train.model.n_fields": 11}, "train.model.n_fields must be 12, .*found 11"),
+        ({"train.model": "world-1m", "train.model.tops": 3}, "train.model.tops: .*see `pile recipes world-1m`"),
+        ({"train.model.tops": 3}, "train.model.tops: .*see `pile recipes demo`"),
+        (
+            {"train.model.preset": "world-1m", "train.model.family": "gpt2"},
+            "train.model: family must be world, as preset world-1m says, found gpt2$",
+        ),
     ],
 )
 def test_override_that_cannot_be_names_field_and_value(overrides: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         find_recipe("demo", overrides)
+
+
+def test_preset_or_family_replaces_the_model_as_a_whole() -> None:
+    assert find_recipe("demo", {"train.model.preset": "world-1m"}).train.model == PRESET
+    for overrides in (
+        {"train.model.top_k": 2, "train.model.preset": "world-1m"},
+        {"train.model.preset": "world-1m", "train.model.family": "world", "train.model.top_k": 2},
+    ):
+        assert find_recipe("demo", overrides).train.model == changed(PRESET, top_k=2)
+    sizes = {"train.model.n_layers": 2, "train.model.n_heads": 2, "train.model.d_model": 16}
+    model = find_recipe("world-1m", {"train.model.family": "gpt2", **sizes}).train.model
+    assert model == GPT2Shape(n_layers=2, n_heads=2, d_model=16)
+
+
+def test_model_without_heads_needs_no_classes() -> None:
+    model = find_recipe("world-1m", {"train.model.n_tones": 0, "train.model.n_fields": 0}).train.model
+    assert model == changed(PRESET, n_tones=0, n_fields=0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.cache import BlockCache, Cache, KeyValues, attention_mask, token_positions
+from model.cache import BlockCache, Cache, KeyValues, attention_mask, number_documents, token_positions
+from model.world.delta_net import DeltaState
 
 BATCH, HEADS, WIDTH = 2, 3, 4
 
@@ -97,6 +98,14 @@ def test_positions_restart_in_documents_and_go_on_in_the_last() -> None:
         token_positions(ids, documents, cache)
 
 
+def test_documents_are_numbered_as_they_change() -> None:
+    documents = torch.tensor([[0, 1, 1, 0, 0], [-1, -1, 7, 7, -1], [3, 3, 3, 3, 3]])
+    numbers = number_documents(documents)
+    assert numbers is not None
+    assert numbers.tolist() == [[0, 1, 1, 2, 2], [0, 0, 1, 1, 2], [0, 0, 0, 0, 0]]
+    assert number_documents(None) is None
+
+
 def test_clone_shares_nothing() -> None:
     cache = Cache([BlockCache(1)])
     block = cache.blocks[0]
@@ -108,3 +117,34 @@ def test_clone_shares_nothing() -> None:
     copied.advance(2, torch.zeros(2, 2, dtype=torch.long), None)
     assert cache.length == 3
     assert torch.equal(block.attention[0].append(numbered(3, 1), numbered(3, 1))[0], numbered(0, 4))
+
+
+def test_clone_keeps_everything_and_its_class() -> None:
+    class Special(Cache):
+        pass
+
+    cache = Special([BlockCache(1, [DeltaState(torch.ones(2, 3, 4), torch.ones(2, 1, 2, 2))], capacity=50)])
+    block = cache.blocks[0]
+    block.attention[0].append(numbered(0, 6), numbered(0, 6))
+    block.context_BK2 = torch.arange(24.0).view(2, 6, 2)
+    documents = torch.tensor([[0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]])
+    cache.advance(6, token_positions(documents, documents, None), documents)
+    block.keep(torch.tensor([[1, 2, 5], [0, 3, 4]]))
+    copied = cache.clone()
+    assert isinstance(copied, Special)
+    tensors, others = flat_tensors(cache), flat_tensors(copied)
+    assert tensors.keys() == others.keys()
+    assert len(tensors) == 7  # nothing was forgotten here
+    for name, tensor in tensors.items():
+        # Places that are not filled yet hold anything, also NaN.
+        torch.testing.assert_close(others[name], tensor, rtol=0, atol=0, equal_nan=True)
+        assert others[name].data_ptr() != tensor.data_ptr(), name
+    assert (copied.length, copied.blocks[0].length, copied.blocks[0].attention[0].capacity) == (6, 3, 50)
+
+
+def flat_tensors(thing: object, name: str = "") -> dict[str, Tensor]:
+    """All tensors that are reached from an object's attributes and lists."""
+    if isinstance(thing, Tensor):
+        return {name: thing}
+    parts = thing if isinstance(thing, list) else list(vars(thing).values()) if hasattr(thing, "__dict__") else []
+    return {k: t for i, part in enumerate(parts) for k, t in flat_tensors(part, f"{name}.{i}").items()}

@@ -119,6 +119,12 @@ def test_page_loads_nothing_from_elsewhere() -> None:
     assert set(re.findall(r"https?://[^\"' ]+", page)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
 
 
+def test_page_says_what_its_numbers_are_of() -> None:
+    page = context_page(context_payload(["a", "b"], [scores_of(2)]))
+    assert "one text only, as far as it was read: its first 2 tokens" in page
+    assert all(f'"{name}"' in page for name in ("mean membership", "by colour", "mean drop gain"))
+
+
 @pytest.mark.parametrize(("gain", "idle"), [(0.0, True), (0.009, True), (0.01, False), (0.4, False)])
 def test_page_says_whether_the_layer_acts(gain: float, idle: bool) -> None:
     page = context_page(context_payload(["a"], [scores_of(1, drop_gain=gain)]))

@@ -332,3 +332,12 @@ def test_folder_that_differs_is_refused(
     texts = ("the quick brown fox, the lazy dog; мир миру",)
     with pytest.raises(Fault, match=message):
         check_folder(folder, model, tokenizer, texts, 0, tokenizer.get_vocab_size())
+
+
+def test_model_that_transformers_cannot_run_is_a_fault(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A width that the config refuses, since transformers multiplies experts in rows of 16 bytes."""
+    hybrid = type(HYBRID).model_construct(**{**dict(HYBRID), "d_expert": 6})
+    model = make_model(hybrid)
+    folder = write(model, tokenizer, tmp_path / "hf")
+    with pytest.raises(Fault, match="transformers cannot run them"):
+        check_folder(folder, model, tokenizer, (), 0, tokenizer.get_vocab_size())

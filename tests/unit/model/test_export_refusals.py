@@ -45,6 +45,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_type"),
     ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_type"),
     ("llama", {"rope_parameters": {"rope_theta": 1e4, "factor": 4.0}, "rope_theta": None}, "rope_parameters"),
+    ("llama", {"rope_parameters": "default"}, "rope_parameters=.*an object"),
+    ("llama", {"rope_parameters": [1e4]}, "rope_parameters=.*an object"),
+    ("llama", {"rope_scaling": "linear"}, "rope_type"),
+    ("llama", {"rope_parameters": None, "rope_theta": "10000"}, "rope_theta=a number"),
     ("llama", {"rope_theta": 5.0}, "rope_theta"),
     ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ("llama", {"attention_bias": True}, "attention_bias"),
@@ -73,6 +77,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("qwen3_next", {"layer_types": ["full_attention"] * 8}, "layer_types"),
     ("qwen3_next", {"layer_types": None, "full_attention_interval": 2}, "layer_types"),
     ("qwen3_next", {"num_hidden_layers": 7}, "layer_types"),
+    ("qwen3_next", {"moe_intermediate_size": 6}, "d_expert must be a multiple of 4"),
     ("qwen3_next", {"mlp_only_layers": [0]}, "mlp_only_layers"),
     ("qwen3_next", {"decoder_sparse_step": 2}, "decoder_sparse_step"),
 ]

@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -362,6 +363,20 @@ def test_impossible_settings_are_refused(rope: LanguageModel, settings: dict[str
 def test_lists_of_ids_take_no_mask(rope: LanguageModel) -> None:
     with pytest.raises(ValueError, match="must be None for lists"):
         generate(rope, [[1, 2]], 3, attention_mask=torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("wrong", [[1, 2, 3], 5])
+def test_prompts_that_are_no_lists_of_ids_are_refused(rope: LanguageModel, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"prompts must be lists of ids.*\[\[1, 2, 3\]\]"):
+        generate(rope, wrong)
+
+
+def test_stop_token_may_be_a_number_in_a_tensor(rope: LanguageModel) -> None:
+    plain = generate(rope, prompt(), 30)
+    stop = int(plain[0, -3])
+    wanted = generate(rope, prompt(), 30, stop_tokens=stop)
+    for given in (torch.tensor(stop), np.int64(stop), torch.tensor([stop]), [torch.tensor(stop)]):
+        assert torch.equal(generate(rope, prompt(), 30, stop_tokens=given), wanted)
 
 
 # ---- the product that decoding consists of --------------------------------------------------------

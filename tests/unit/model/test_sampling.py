@@ -160,7 +160,10 @@ def test_draws_leave_the_global_state() -> None:
         {"temperature": math.inf},
         {"temperature": math.nan},
         {"temperature": 0.0, "do_sample": True},
+        {"temperature": 1e-320},
+        {"temperature": 1e-320, "do_sample": True},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": 1e-320},
         {"repetition_penalty": -1.0},
     ],
 )
@@ -169,6 +172,15 @@ def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
         Sampling(**settings)  # type: ignore[arg-type]
 
 
-def test_logits_that_are_no_numbers_are_refused() -> None:
+@pytest.mark.parametrize(
+    "sampling", [Sampling(), Sampling(True), Sampling(True, top_k=1), Sampling(True, top_k=2)]
+)
+@pytest.mark.parametrize("wrong", [[0.0, math.nan, 1.0], [0.0, math.inf, 1.0], [-math.inf] * 3])
+def test_logits_that_are_no_numbers_are_refused(sampling: Sampling, wrong: list[float]) -> None:
     with pytest.raises(ValueError, match="must be numbers"):
-        choose(torch.tensor([[0.0, math.nan]]), Sampling(True), torch.Generator())
+        choose(torch.tensor([[0.0, 1.0, 2.0], wrong]), sampling, torch.Generator())
+
+
+def test_coldest_draw_is_the_likeliest_token() -> None:
+    logits = random_logits(7, 40)
+    assert torch.equal(choose(logits, Sampling(True, 1e-6), torch.Generator()), logits.argmax(dim=-1))

@@ -49,14 +49,14 @@ def test_step_batches_of_an_epoch_hold_every_sequence_once(data) -> None:
     assert sorted(rows) == sorted(tuple(row.tolist()) for row in everything[:, :-1])
 
 
-def test_batch_masks_what_follows_the_end_of_a_document(data, tiny_corpus) -> None:
+def test_batch_masks_padding_and_nothing_else(data, tiny_corpus) -> None:
     learned = [
         list(zip(inputs[mask].tolist(), targets[mask].tolist(), strict=True))
         for batch in evaluation_batches(data.validation, CONFIG, Place(0, 1))
         for inputs, targets, mask in zip(batch.inputs, batch.targets, batch.mask, strict=True)
     ]
     rows = [row.tolist() for row in tiny_corpus.rows["val"][:5]]
-    assert learned == [[pair for pair in pairwise(row) if pair[0] != 0] for row in rows]
+    assert learned == [[pair for pair in pairwise(row) if pair != (0, 0)] for row in rows]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
@@ -65,7 +65,7 @@ def test_evaluation_batches_give_each_process_as_many_and_each_sequence_once(
 ) -> None:
     batches = [list(evaluation_batches(data.validation, CONFIG, Place(rank, world))) for rank in range(world)]
     assert len({len(mine) for mine in batches}) == 1
-    expected = sum(int(np.count_nonzero(row[:-1])) for row in tiny_corpus.rows["val"][:5])
+    expected = sum(pair != (0, 0) for row in tiny_corpus.rows["val"][:5] for pair in pairwise(row.tolist()))
     assert sum(b.tokens for mine in batches for b in mine) == expected
     assert sum(int(b.mask.sum()) for mine in batches for b in mine) == expected
 
@@ -74,8 +74,9 @@ def test_batch_without_probes_numbers_documents_or_lets_them_see_each_other(data
     (batch,) = step_batches(data.train, CONFIG, 1, Place(0, 6))
     assert data.probes is None
     assert (batch.probes, batch.labels, batch.tone_labels, batch.field_labels) == (None, None, 0, 0)
-    ends = (batch.inputs == 0).long()
-    assert torch.equal(batch.documents, ends.cumsum(-1) - ends)
+    leads = (batch.inputs == 0).long()
+    leads[:, 0] = 0
+    assert torch.equal(batch.documents, leads.cumsum(-1))
     open_to_all = changed(CONFIG, isolate_documents=False)
     (batch,) = step_batches(data.train, open_to_all, 1, Place(0, 6))
     assert batch.documents is None
@@ -109,10 +110,12 @@ def test_batch_with_probes_keeps_them_with_their_document_and_out_of_the_loss(pr
         for inputs, targets, mask, numbers in zip(
             batch.inputs, batch.targets, batch.mask, batch.documents, strict=True
         ):
-            assert not mask[(inputs <= 2) | (targets == 1) | (targets == 2)].any()
-            assert mask[(inputs > 2) & (targets != 1) & (targets != 2)].all()
+            masked = (
+                (inputs == 1) | (inputs == 2) | (targets == 1) | (targets == 2) | ((inputs == 0) & (targets == 0))
+            )
+            assert torch.equal(mask, ~masked)
             for place in range(1, 16):
-                starts = inputs[place - 1] == 2 or (inputs[place - 1] == 0 and inputs[place] != 1)
+                starts = inputs[place - 1] == 2 or (inputs[place] == 0 and targets[place] != 1)
                 assert numbers[place] - numbers[place - 1] == int(starts)
 
 

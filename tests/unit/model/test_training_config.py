@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from model.config import RopeShape
+from model.presets import preset_shape
 from model.training.config import TrainConfig, model_config_for
 from storage.config import changed
 
@@ -28,6 +29,16 @@ from storage.config import changed
 def test_config_that_cannot_be_trained_is_refused(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(ValidationError, match=f"(?s){named}"):
         TrainConfig(**fields)
+
+
+@pytest.mark.parametrize("width", ["d_model", "d_expert"])
+def test_hybrid_whose_experts_transformers_cannot_multiply_is_refused(width: str) -> None:
+    hybrid = {"router": "softmax_aux", "context_rank": 0, "n_tones": 0, "n_fields": 0}
+    world = preset_shape("world-1m")
+    with pytest.raises(ValidationError, match=f"{width} must be a multiple of 4.*found 30; try {width}=32"):
+        changed(world, **{**hybrid, width: 30})
+    for ours in ("context_rank", "router"):  # published with our own code, which takes any width
+        changed(world, **{**hybrid, width: 30, ours: getattr(world, ours)})
 
 
 def test_identity_leaves_out_how_often_a_training_is_saved_and_logged() -> None:

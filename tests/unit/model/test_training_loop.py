@@ -90,8 +90,8 @@ class Power:
 
 
 def alone(model: LanguageModel, tokens: torch.Tensor) -> torch.Tensor:
-    """The logits of a sequence of which the model reads every document by itself; 0 ends a document."""
-    ends = [*(torch.nonzero(tokens == 0).flatten() + 1).tolist(), len(tokens)]
+    """The logits of a sequence whose documents the model reads one by one; a 0 leads all but the first."""
+    ends = [*torch.nonzero(tokens == 0).flatten().tolist(), len(tokens)]
     return torch.cat([model(tokens[None, a:b])[0] for a, b in pairwise([0, *ends]) if a < b])
 
 
@@ -110,7 +110,7 @@ def plain_training(corpus, job: TrainingJob) -> tuple[list[float], list[float], 
             tokens = torch.from_numpy(data.train.rows(row[None])[0].astype("int64"))[0]
             logits = alone(model, tokens[:-1])
             for position in range(len(tokens) - 1):
-                if tokens[position] != 0:
+                if tokens[position] != 0 or tokens[position + 1] != 0:
                     total = total + F.cross_entropy(logits[position], tokens[position + 1])
                     count += 1
         model.zero_grad()
@@ -154,7 +154,7 @@ def test_validation_loss_is_the_mean_over_the_targets_that_count(tiny_corpus, jo
         tokens = torch.from_numpy(row.astype("int64"))
         logits = alone(model, tokens[:-1]).log_softmax(-1).detach()
         for position in range(len(tokens) - 1):
-            if tokens[position] != 0:
+            if tokens[position] != 0 or tokens[position + 1] != 0:
                 total -= float(logits[position, tokens[position + 1]])
                 count += 1
     measured = [record for record in metrics_of(job) if "val_loss" in record]

@@ -11,13 +11,13 @@ from model.config import WorldConfig
 from model.presets import WORLD_1M
 from model.world.balance import (
     Router,
-    RouterTrace,
     balance_loss,
     expert_loads,
     load_metrics,
     router_loss,
     update_expert_biases,
 )
+from model.world.trace import RouterTrace, Trace
 from storage.config import changed
 
 SMALL = changed(WORLD_1M, d_model=32, num_experts=8, top_k=3)
@@ -38,9 +38,9 @@ def make_router(config: WorldConfig) -> Router:
 
 
 def traced(router: Router, x: Tensor) -> RouterTrace:
-    trace: list[RouterTrace] = []
+    trace = Trace()
     router(x, trace)
-    return trace[0]
+    return trace.routers[0]
 
 
 def count(experts_NK: Tensor, num_experts: int) -> list[int]:
@@ -174,7 +174,7 @@ def test_update_of_a_softmax_router_resets_the_load_only() -> None:
     router = make_router(ROUTERS["softmax"])
     router(torch.randn(2, 9, 32))
     before = router.weight.clone()
-    update_expert_biases(router, expert_loads(router))
+    update_expert_biases(router, expert_loads(router), rate=1.0)
     assert not router.load.any()
     assert torch.equal(router.weight, before)
 

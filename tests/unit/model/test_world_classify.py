@@ -69,6 +69,27 @@ def test_padded_text_is_classified_as_if_alone(model: WorldModel) -> None:
         close(alone, (together.tone_BN[row : row + 1], together.field_BN[row : row + 1]))
 
 
+@pytest.mark.parametrize("reading", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_cache_that_was_filled_in_any_mode_is_classified_and_read_on(model: WorldModel, reading) -> None:
+    ids = random_ids(2, 30)
+    with reading():
+        cache = model.new_cache()
+        model(ids[:, :20], cache=cache)
+        found = classify(model, ids[:, 20:], TONE, FIELD, cache=cache)
+        close(found, classify(model, ids, TONE, FIELD))
+        torch.testing.assert_close(model(ids[:, 20:], cache=cache), model(ids)[:, 20:], rtol=0, atol=TOLERANCE)
+
+
+def test_gradients_flow_through_a_clone_as_through_a_tensor(model: WorldModel) -> None:
+    ids, found = random_ids(1, 12), []
+    for copied in (True, False):
+        cache = model.new_cache()
+        model(ids[:, :8], cache=cache)
+        logits = model(ids[:, 8:], cache=cache.clone()) if copied else model(ids)[:, 8:]
+        found.append(torch.autograd.grad(logits.square().sum(), model.embed_tokens.weight)[0])
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("split", [1, 12, 30])
 def test_text_in_the_cache_counts(model: WorldModel, split: int) -> None:
     ids = random_ids(2, 30)

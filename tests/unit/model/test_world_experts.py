@@ -1,5 +1,6 @@
 """The mixture of experts against transformers' block and against a sum over all experts."""
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,8 @@ from torch.nn import functional as F
 from model.config import WorldConfig
 from model.layers import init_weights
 from model.presets import WORLD_1M
-from model.world.balance import RouterTrace
 from model.world.experts import Experts, MixtureOfExperts
+from model.world.trace import Trace
 from storage.config import changed
 
 SMALL = changed(WORLD_1M, d_model=32, num_experts=8, top_k=3, d_expert=16, d_shared=24)
@@ -97,14 +98,38 @@ def test_experts_without_tokens_have_gradient_zero(width: int) -> None:
 def test_block_without_tokens_has_gradients_zero_for_all_parameters(
     config: WorldConfig, shape: tuple[int, int]
 ) -> None:
-    block, trace = make_block(config), []
+    block, trace = make_block(config), Trace()
     y = block(torch.randn(*shape, 32, requires_grad=True), trace)
     assert y.shape == (*shape, 32)
-    (y.sum() + trace[0].loss).backward()
-    assert trace[0].loss == 0
+    (y.sum() + trace.routers[0].loss).backward()
+    assert trace.routers[0].loss == 0
     for parameter in block.parameters():
         assert parameter.grad is not None
         assert not parameter.grad.any()
+
+
+def test_stacks_that_are_freed_after_forward_and_restored_for_backward_are_not_kept() -> None:
+    """As ZeRO-3 does with the parameters that it gathers."""
+    experts = large_weights(Experts(SMALL))
+    x = torch.randn(19, SMALL.d_model, requires_grad=True)
+    weights, chosen = torch.rand(19, SMALL.num_experts).topk(SMALL.top_k)
+    inputs = [x, *experts.parameters()]
+    wanted = values_and_gradients(experts(x, chosen, weights), inputs)
+    whole = [parameter.detach().numpy().copy() for parameter in experts.parameters()]
+    gathered = []
+    for parameter, values in zip(experts.parameters(), whole, strict=True):
+        memory = values.copy()
+        gathered.append(weakref.ref(memory))
+        parameter.data = torch.from_numpy(memory)
+        del memory
+    y = experts(x, chosen, weights)
+    for parameter in experts.parameters():
+        parameter.data = torch.empty(0)
+    assert [memory() for memory in gathered] == [None, None]
+    for parameter, values in zip(experts.parameters(), whole, strict=True):
+        parameter.data = torch.from_numpy(values)
+    for one, other in zip(values_and_gradients(y, inputs), wanted, strict=True):
+        assert torch.equal(one, other)
 
 
 def qwen_block(config: WorldConfig) -> nn.Module:
@@ -181,9 +206,15 @@ def test_compiled_block_equals_block_for_any_length(config: WorldConfig, dtype: 
     for length in (12, 31):
         x, results = torch.randn(2, length, 32, dtype=dtype, requires_grad=True), []
         for forward in (compiled, block):
-            trace: list[RouterTrace] = []
+            trace = Trace()
             y = forward(x, trace)
-            results.append([*values_and_gradients(y, [x, *block.parameters()]), trace[0].loss, trace[0].counts_E])
+            results.append(
+                [
+                    *values_and_gradients(y, [x, *block.parameters()]),
+                    trace.routers[0].loss,
+                    trace.routers[0].counts_E,
+                ]
+            )
         torch.testing.assert_close(*results)
     assert block.gate.load.sum() == 2 * (12 + 31) * 2 * config.top_k
 
@@ -225,6 +256,6 @@ def test_weights_drawn_after_the_meta_device_equal_those_of_the_constructor() ->
 
 
 def test_trace_keeps_scalars_and_counts_only() -> None:
-    trace: list[RouterTrace] = []
+    trace = Trace()
     make_block(SMALL)(torch.randn(2, 9, 32), trace)
-    assert [tensor.numel() for tensor in vars(trace[0]).values()] == [8, 1, 1, 1]
+    assert [tensor.numel() for tensor in vars(trace.routers[0]).values()] == [8, 1, 1, 1]

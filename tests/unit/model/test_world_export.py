@@ -71,13 +71,26 @@ ELSEWHERE = """
     again = AutoModelForCausalLM.from_pretrained(f"{work}/saved", **options).eval()
     out["again"] = again(given["ids"]).logits.detach()
     narrow = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, **options)
+    for mean_resizing in (True, False):
+        again.resize_token_embeddings(again.config.vocab_size + 5, mean_resizing=mean_resizing)
+    out["resized"] = again(given["ids"]).logits.detach()
+    try:
+        again.set_output_embeddings(again.get_input_embeddings())
+    except ValueError as error:
+        refused = str(error)
     config = AutoConfig.from_pretrained(folder, **options)
+    new = AutoModelForCausalLM.from_config(config, trust_remote_code=True)
     errors = []
     for wrong in ([[1, 0, 1]], [[1, 1, 0]]):
         try:
             model(given["ids"][:1, :3], attention_mask=torch.tensor(wrong), use_cache=True)
         except ValueError as error:
             errors.append(str(error))
+    model.config.has_trained_heads = False
+    try:
+        model.classify(given["ids"])
+    except ValueError as error:
+        untrained = str(error)
     save_file({name: tensor.contiguous() for name, tensor in out.items()}, f"{work}/out.safetensors")
     report = {
         "info": {name: sorted(map(str, found)) for name, found in info.items()},
@@ -87,6 +100,9 @@ ELSEWHERE = """
         "dtypes": {name: str(tensor.dtype) for name, tensor in narrow.state_dict().items()},
         "config": [config.hidden_size, config.num_hidden_layers, config.expert_scale, config.tone_names],
         "errors": errors,
+        "refused": refused,
+        "sampled": [new.generation_config.top_k, config.top_k],
+        "untrained": untrained,
     }
     print(json.dumps(report))
 """
@@ -131,7 +147,8 @@ def write(model: WorldModel, work: Path) -> tuple[Path, Tokenizer]:
     tokenizer, folder = make_tokenizer(work), work / "my-world.1"
     folder.mkdir()
     names = {"tone_names": [f"tone{i}" for i in range(6)], "field_names": [f"field{i}" for i in range(12)]}
-    write_folder(model, work / "tokenizer.json", 0, tokenizer.get_vocab_size(), folder, **names)  # type: ignore[arg-type]
+    size = tokenizer.get_vocab_size()
+    write_folder(model, work / "tokenizer.json", 0, size, folder, has_trained_heads=True, **names)  # type: ignore[arg-type]
     return folder, tokenizer
 
 
@@ -161,6 +178,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "generation flags" not in done.stderr
     return model, load_file(work / "out.safetensors"), json.loads(done.stdout.splitlines()[-1]), work
 
 
@@ -220,6 +238,10 @@ def test_classes_are_read_at_the_probes(elsewhere: Elsewhere) -> None:
         close(out["field"][row], field)
 
 
+def test_heads_that_were_not_trained_are_not_asked(elsewhere: Elsewhere) -> None:
+    assert "must have trained classification heads" in elsewhere[2]["untrained"]
+
+
 def test_what_transformers_saves_again_loads_in_both(elsewhere: Elsewhere) -> None:
     model, out, _, work = elsewhere
     close(out["again"], out["logits"])
@@ -234,6 +256,34 @@ def test_small_steps_stay_in_float32_when_loaded_in_bfloat16(elsewhere: Elsewher
     kept = ("e_score_correction_bias", "A_log", "dt_bias", "gain_drop", "gain_decay", "gain_write")
     for name, dtype in dtypes.items():
         assert dtype == ("torch.float32" if name.endswith(kept) else "torch.bfloat16"), name
+
+
+def test_token_embedding_can_be_resized(elsewhere: Elsewhere) -> None:
+    _, out, report, _ = elsewhere
+    rows = CONFIG.vocab_size
+    assert out["resized"].shape[-1] == rows + 10
+    assert torch.equal(out["resized"][..., :rows], out["again"])
+    assert out["resized"][..., rows:].abs().max() < out["again"].abs().max()  # new tokens do not win
+    assert "set_input_embeddings" in report["refused"]
+
+
+def test_number_of_experts_is_no_setting_of_sampling(elsewhere: Elsewhere) -> None:
+    assert elsewhere[2]["sampled"] == [None, CONFIG.top_k]
+
+
+def test_head_of_its_own_is_resized_with_the_embedding(tmp_path: Path) -> None:
+    from model.export.world_code.configuration_world import WorldConfig as PublishedConfig
+    from model.export.world_code.modeling_world import WorldForCausalLM
+
+    fields = changed(CONFIG, tie_embeddings=False, vocab_size=40).identity()
+    model = WorldForCausalLM(PublishedConfig(**{k: v for k, v in fields.items() if k != "family"})).eval()
+    ids = torch.arange(12)[None]
+    with torch.inference_mode():
+        before = model(ids).logits
+        model.resize_token_embeddings(47)
+        after = model(ids).logits
+    assert after.shape[-1] == 47
+    torch.testing.assert_close(after[..., :40], before, rtol=0, atol=1e-5)
 
 
 def test_masks_that_the_cache_cannot_follow_are_refused(elsewhere: Elsewhere) -> None:

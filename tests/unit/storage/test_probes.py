@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -6,35 +7,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from storage.probes import MIN_PROBED_TOKENS, NO_LABEL, Probes, add_probes, document_numbers, loss_mask
+from storage.probes import (
+    MIN_PROBED_TOKENS,
+    NO_LABEL,
+    Probes,
+    add_probes,
+    document_numbers,
+    lead_with_eot,
+    loss_mask,
+)
 
 EOT, TONE, FIELD, OTHER = 0, 1, 2, 3
 PROBES = Probes(TONE, FIELD)
 
 DOCUMENTS = st.lists(
-    st.tuples(st.integers(0, 4), st.booleans(), st.booleans()).filter(lambda kind: kind[1] or kind[2]), max_size=6
+    st.tuples(st.booleans(), st.integers(0, 4), st.booleans(), st.booleans()).filter(
+        lambda kind: kind[1] > 0 or (kind[2] and not kind[3])
+    ),
+    max_size=6,
 )
-"""Documents as (tokens of text, with EOT, with probes); one that is cut has probes at least."""
+"""Documents as (led by EOT, tokens of text, ended by EOT, with probes); a piece that is cut lacks some of them."""
 
 
-def packed(documents: list[tuple[int, bool, bool]], padding: int) -> tuple[NDArray[Any], list[int]]:
+def packed(documents: list[tuple[bool, int, bool, bool]], padding: int) -> tuple[NDArray[Any], list[int]]:
     """Return a row of documents and padding, and the number of each token's document."""
     row: list[int] = []
     numbers: list[int] = []
-    for number, (size, ended, probed) in enumerate([*documents, *[(0, True, False)] * padding]):
-        tokens = [OTHER + place for place in range(size)] + [EOT] * ended + [TONE, FIELD] * probed
+    number = -1
+    for led, size, ended, probed in [*documents, *[(True, 0, False, False)] * padding]:
+        tokens = [EOT] * led + [OTHER + place for place in range(size)] + [EOT] * ended + [TONE, FIELD] * probed
+        number += 1
+        own = [number] * len(tokens)
+        if ended and not probed and (led or size):  # as an input such an EOT begins what comes next
+            number += 1
+            own[-1] = number
         row += tokens
-        numbers += [number] * len(tokens)
-    return np.array(row, np.uint16), numbers
+        numbers += own
+    first = numbers[0] if numbers else 0
+    return np.array(row, np.uint16), [number - first for number in numbers]
 
 
-def slow_mask(row: list[int], numbers: list[int]) -> list[bool]:
+def slow_mask(row: list[int]) -> list[bool]:
     """The rule word for word."""
     mask = []
-    for place in range(len(row) - 1):
-        token, target = row[place], row[place + 1]
-        is_border = numbers[place] != numbers[place + 1]
-        mask.append(target not in (TONE, FIELD) and token not in (TONE, FIELD) and not is_border)
+    for token, target in pairwise(row):
+        is_probe = token in (TONE, FIELD) or target in (TONE, FIELD)
+        mask.append(not is_probe and (token, target) != (EOT, EOT))
     return mask
 
 
@@ -50,21 +68,35 @@ def test_probes_worked_case(pad: int) -> None:
 
 @given(documents=DOCUMENTS, padding=st.integers(0, 3))
 def test_document_numbers_are_those_that_the_row_was_made_of(
-    documents: list[tuple[int, bool, bool]], padding: int
+    documents: list[tuple[bool, int, bool, bool]], padding: int
 ) -> None:
-    ended = [(size, ended, probed) for size, ended, probed in documents if size or ended]
-    row, numbers = packed(ended, padding)
-    assert document_numbers(row, EOT, PROBES).tolist() == numbers
-    assert loss_mask(row, EOT, PROBES).tolist() == slow_mask(row.tolist(), numbers)
+    # As packing does, so that what follows an end without probes can be told from it: an EOT leads it.
+    documents = [(led or number > 0, *rest) for number, (led, *rest) in enumerate(documents)]
+    row, numbers = packed(documents, padding)
+    found = document_numbers(row, EOT, PROBES)
+    assert np.array_equal(np.diff(found) != 0, np.diff(numbers) != 0)
+    assert loss_mask(row, EOT, PROBES).tolist() == slow_mask(row.tolist())
 
 
 @given(documents=DOCUMENTS, padding=st.integers(0, 3))
-def test_document_numbers_without_probes_change_after_each_end(
-    documents: list[tuple[int, bool, bool]], padding: int
+def test_document_numbers_without_probes_change_at_each_end_of_text(
+    documents: list[tuple[bool, int, bool, bool]], padding: int
 ) -> None:
-    row, numbers = packed([(size, True, False) for size, _, _ in documents], padding)
-    assert document_numbers(row, EOT).tolist() == numbers
-    assert loss_mask(row, EOT).tolist() == slow_mask(row.tolist(), numbers)
+    row, _ = packed([(True, size, True, False) for _, size, _, _ in documents], padding)
+    assert document_numbers(row, EOT).tolist() == [
+        sum(token == EOT for token in row[1 : place + 1].tolist()) for place in range(len(row))
+    ]
+    assert loss_mask(row, EOT).tolist() == slow_mask(row.tolist())
+
+
+@given(lengths=st.lists(st.integers(1, 5), max_size=6))
+def test_lead_with_eot_puts_one_before_each_document(lengths: list[int]) -> None:
+    documents = [[OTHER + number] * (length - 1) + [EOT] for number, length in enumerate(lengths)]
+    tokens = np.array([token for document in documents for token in document], np.uint16)
+    found, led = lead_with_eot(np.array(lengths, np.int64), tokens, EOT)
+    assert led.dtype == np.uint16
+    assert found.tolist() == [length + 1 for length in lengths]
+    assert led.tolist() == [token for document in documents for token in [EOT, *document]]
 
 
 @given(rows=st.lists(st.lists(st.integers(0, 4), min_size=9, max_size=9), min_size=4, max_size=4))

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_packed_sequences_of_several_files_are_numbered_through(tmp_path: Path) 
 
 def test_packed_sequences_mask_leaves_out_borders_and_padding(tmp_path: Path) -> None:
     rows = [
-        [document(5, 6), document(7)],  # 5 6 E 7 E: full
+        [document(5, 6), document(7)],  # 5 6 E 7 E: full, the first E also leads 7
         [document(5), document()],  # 5 E E . .: a document without text, two tokens of padding
         [np.array([5, 6, 7, 8, 9])],  # inside a long document
         [document(5, 6, 7, 8)],  # its end is the row's
@@ -190,7 +191,7 @@ def test_packed_sequences_mask_leaves_out_borders_and_padding(tmp_path: Path) ->
     tokens, mask = PackedSequences([tmp_path / "p"]).rows(np.arange(5))
     assert tokens.tolist() == [[5, 6, 0, 7, 0], [5, 0, 0, 0, 0], [5, 6, 7, 8, 9], [5, 6, 7, 8, 0], [0] * 5]
     assert mask.tolist() == [
-        [True, True, False, True],
+        [True, True, True, True],
         [True, False, False, False],
         [True, True, True, True],
         [True, True, True, True],
@@ -213,8 +214,9 @@ def test_packed_sequences_mask_follows_from_the_lengths_of_the_documents(
     stored = pq.read_table(path).column("doc_lens").to_pylist()
     assert stored == lengths
     for row, sizes in zip(mask, stored, strict=True):
-        expected = [inside for size in sizes for inside in [True] * (size - 1) + [False]]
-        assert row.tolist() == (expected + [False] * 20)[:19]
+        ids = [token for size in sizes for token in [*range(1, size), 0]]
+        expected = [pair != (0, 0) for pair in pairwise(ids + [0] * (20 - len(ids)))]
+        assert row.tolist() == expected
 
 
 def test_packed_sequences_info_says_where_the_tokens_lie(tmp_path: Path) -> None:
@@ -397,9 +399,9 @@ def test_probe_labels_stand_at_their_tokens_in_any_order_of_files(tmp_path: Path
     assert sequences.probe_labels(wanted, tokens).tolist() == expected_labels([PROBED_ROWS[n] for n in wanted])
     assert sequences.probe_labels(np.array([], np.int64), tokens[:0]).shape == (0, 9)
     probes = (tokens == TONE) | (tokens == FIELD)
-    assert not mask[probes[:, :-1] | probes[:, 1:] | (tokens[:, :-1] == EOT)].any()
+    assert not mask[probes[:, :-1] | probes[:, 1:]].any()
     assert sequences.count_labels(6, 12) == ((1, 1, 1, 0, 1, 1), (2, 1, 0, 1, *[0] * 7, 1))
-    with pytest.raises(DamagedFile, match="11 classes, found 12"):
+    with pytest.raises(InputError, match="found label 11 and n_fields=11; set n_fields=12"):
         sequences.count_labels(6, 11)
 
 

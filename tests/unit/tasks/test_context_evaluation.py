@@ -9,7 +9,8 @@ from scipy.stats import spearmanr
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from model.config import WorldConfig
-from model.world.network import Trace, WorldModel
+from model.world.network import WorldModel
+from model.world.trace import Trace
 from tasks.context_evaluation import measure_context, readable_tokens, sample_documents
 
 CONFIG = WorldConfig(

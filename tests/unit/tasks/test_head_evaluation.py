@@ -137,7 +137,7 @@ def make(store: Store, tmp_path: Path) -> Make:
         gain: float = 0.0,
     ) -> dict[str, Artifact]:
         encoder = tokenizer(store, tmp_path)
-        torch.manual_seed(38)  # its heads are right and wrong, sure and unsure
+        torch.manual_seed(23)  # its heads are right and wrong, sure and unsure
         network = build_model(shape)
         with torch.no_grad():  # far from uniform, so that another token, place or order shows in the numbers
             network.embed_tokens.weight.mul_(20)
@@ -188,7 +188,7 @@ def slow_heads(inputs: dict[str, Artifact], text: str) -> dict[str, np.ndarray]:
     network = load_model(artifact.open(artifact.file("weights")), artifact.open(artifact.file("model-config")))
     encoder = Tokenizer.from_file(str(inputs["tokenizer"].open(inputs["tokenizer"].file("tokenizer"))))
     names = {name: encoder.token_to_id(name) for name in (EOT, TONE, FIELD)}
-    ids = [*encoder.encode(text).ids, names[EOT]][: SHAPE.max_seq_len - 2]
+    ids = [names[EOT], *encoder.encode(text).ids, names[EOT]][: SHAPE.max_seq_len - 2]
     hidden = network.hidden(torch.tensor([[*ids, names[TONE], names[FIELD]]]))[0].detach().numpy()
     found = {}
     for kind, place in (("tone", -2), ("field", -1)):
@@ -253,10 +253,10 @@ def test_heads_are_asked_again_about_stripped_text(store: Store, make: Make) -> 
     hits = []
     for text, label in zip(texts, [0, 1, 2, 0], strict=True):
         encoder = Tokenizer.from_file(str(inputs["tokenizer"].open(inputs["tokenizer"].file("tokenizer"))))
-        read = encoder.decode(encoder.encode(text).ids[:98])
-        was_cut = len(encoder.encode(text).ids) >= 98
+        read = encoder.decode(encoder.encode(text).ids[:97])
+        was_cut = len(encoder.encode(text).ids) >= 97
         stripped = read.replace("?", ".").replace("!", ".")
-        assert not was_cut or len(encoder.encode(stripped).ids) >= 98  # so that no end of text follows in either
+        assert not was_cut or len(encoder.encode(stripped).ids) >= 97  # so that no end of text follows in either
         hits.append(slow_heads(inputs, stripped)["tone"].argmax() == label)
     assert heads["tone"]["stripped"]["documents"] == heads["tone"]["enough"]["documents"] == 4
     assert heads["tone"]["stripped"]["accuracy"]["head"] != heads["tone"]["all"]["accuracy"]["head"]
@@ -268,7 +268,8 @@ def test_report_shows_both_heads_with_their_baselines(store: Store, make: Make) 
     report, tables = report_of(artifact), json.loads(artifact.report(TABLES) or b"")
     assert "## Tone and field heads" in report
     assert "The labels are weak" in report
-    assert "| formal | 0 | 0 | no data | no data |" in report
+    assert "No document, here or in training, has the label" in report
+    assert "`formal`" in report.partition("has the label")[2].partition("\n")[0]
     assert "leave one subset out" in report
     assert tables["Head for the tone, beside its baselines"][0]["number"] == 4
     assert "accuracy: bag of words" in tables["Head for the field, beside its baselines"][0]

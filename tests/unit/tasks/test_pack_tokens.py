@@ -167,6 +167,12 @@ def test_pack_documents_of_nothing_is_nothing() -> None:
 # ---- the stage -------------------------------------------------------------------------------------
 
 
+def led_pieces(tokens: list[int], longest: int) -> list[tuple[int, ...]]:
+    """Return the pieces of a document that an EOT leads."""
+    led = [EOT, *tokens]
+    return [tuple(led[start : start + longest]) for start in range(0, len(led), longest)]
+
+
 def test_pack_rows_hold_every_document_whole_or_in_order(store: Store) -> None:
     corpus = make_corpus({"train-00000": 300, "train-00001": 200, "val-00000": 50, "test-00000": 50})
     artifact = pack(store, corpus)
@@ -175,9 +181,7 @@ def test_pack_rows_hold_every_document_whole_or_in_order(store: Store) -> None:
         rows = rows_of(artifact, part)
         assert all(sum(map(len, row)) <= 17 for row in rows)
         found = Counter(tuple(piece) for row in rows for piece in row)
-        expected = Counter(
-            tuple(tokens[start : start + 17]) for tokens in corpus[part] for start in range(0, len(tokens), 17)
-        )
+        expected = Counter(piece for tokens in corpus[part] for piece in led_pieces(tokens, 17))
         assert found == expected
         assert len(rows) == len(slow_best_fit([len(piece) for row in rows for piece in row], 17))
 
@@ -190,10 +194,10 @@ def test_pack_counts_say_what_the_files_hold(store: Store) -> None:
         documents = [tokens for part in parts for tokens in corpus[part]]
         tokens = sum(map(len, documents))
         assert artifact.counts[f"documents.{split}"] == len(documents)
-        assert artifact.counts[f"documents_cut.{split}"] == sum(len(tokens) > 17 for tokens in documents)
+        assert artifact.counts[f"documents_cut.{split}"] == sum(len(tokens) >= 17 for tokens in documents)
         assert artifact.counts[f"sequences.{split}"] == len(rows)
         assert artifact.counts[f"tokens.{split}"] == tokens
-        assert artifact.counts[f"padding.{split}"] == 17 * len(rows) - tokens
+        assert artifact.counts[f"padding.{split}"] == 17 * len(rows) - tokens - len(documents)
     for name in ("documents", "documents_cut", "sequences", "tokens", "padding"):
         assert artifact.counts[name] == artifact.counts[f"{name}.train"] + artifact.counts[f"{name}.val"]
 
@@ -207,7 +211,9 @@ def test_pack_result_is_what_training_maps_into_memory(store: Store) -> None:
     for row, pieces in zip(tokens.tolist(), rows, strict=True):
         flat = [token for piece in pieces for token in piece]
         assert row == flat + [EOT] * (17 - len(flat))
-    predictions = sum(len(piece) - 1 for row in rows for piece in row)
+    # All but that of a beginning after an end; the first document of a row has none before it.
+    flat_rows = [[token for piece in row for token in piece] for row in rows]
+    predictions = sum(pair != (EOT, EOT) for row in flat_rows for pair in pairwise(row))
     assert int(mask.sum()) == predictions
 
 
@@ -224,7 +230,7 @@ def test_pack_small_windows_lose_no_token(store: Store, monkeypatch: pytest.Monk
     corpus = make_corpus({"train-00000": 300})
     rows = rows_of(pack(store, corpus), "train-")
     assert Counter(token for row in rows for piece in row for token in piece) == Counter(
-        token for tokens in corpus["train-00000"] for token in tokens
+        token for tokens in corpus["train-00000"] for token in [EOT, *tokens]
     )
 
 
@@ -254,7 +260,7 @@ def test_pack_without_validation_documents_warns(
 def test_pack_train_split_shorter_than_a_sequence_is_refused(store: Store, length: int, enough: bool) -> None:
     corpus = {"train-00000": [[*range(1, length), EOT]]}
     if enough:
-        assert pack(store, corpus).counts["sequences"] == 1
+        assert pack(store, corpus).counts["sequences"] == 2  # with the EOT that leads it there are 18
     else:
         with pytest.raises(InputError, match=f"17 tokens, found {length}"):
             pack(store, corpus)
@@ -334,10 +340,8 @@ def byte_tokens(text: str) -> list[int]:
 def expected_pieces(texts: list[tuple[str, str]], longest: int = 98) -> Counter[tuple[int, ...]]:
     pieces: Counter[tuple[int, ...]] = Counter()
     for _, text in texts:
-        tokens = byte_tokens(text)
-        for start in range(0, len(tokens), longest):
-            piece = tokens[start : start + longest]
-            pieces[tuple(piece + [1, 2] * (len(piece) >= 64))] += 1
+        for piece in led_pieces(byte_tokens(text), longest):
+            pieces[piece + (1, 2) * (len(piece) >= 64)] += 1
     return pieces
 
 
@@ -351,8 +355,10 @@ def test_pack_with_probes_puts_them_behind_every_long_piece(store: Store) -> Non
         assert max(sum(map(len, row)) for row in rows) == 100  # the last of 101 tokens is only a target
         pairs = sum(piece.count(1) for piece in expected.elements())
         stored = 101 * len(rows)
-        assert artifact.counts[f"tokens.{split}"] == sum(map(len, expected.elements())) - 2 * pairs
-        assert artifact.counts[f"padding.{split}"] == stored - artifact.counts[f"tokens.{split}"] - 2 * pairs
+        documents = artifact.counts[f"documents.{split}"]
+        added = 2 * pairs + documents
+        assert artifact.counts[f"tokens.{split}"] == sum(map(len, expected.elements())) - added
+        assert artifact.counts[f"padding.{split}"] == stored - artifact.counts[f"tokens.{split}"] - added
 
 
 def test_pack_labels_are_those_of_each_documents_text_and_collection(store: Store) -> None:

@@ -21,6 +21,7 @@ from storage.tokens import EOT, FIELD, TONE
 from storage.writer import ArtifactWriter
 from tasks import evaluate_model
 from tasks.build import TABLES, Build, Execution
+from tasks.model_card import ARCHITECTURES, limits, usage
 from tasks.publish_model import STAGE, PublishConfig, publish_model
 from tasks.stage import RunContext, StageResult, run_stage
 
@@ -178,12 +179,21 @@ def test_each_family_is_published_in_its_form(
     assert tag in yaml.safe_load(header)["tags"]
     own_code = architecture == "WorldForCausalLM"
     assert ("trust_remote_code=True" in body) == own_code
-    assert ("model.classify" in body) == own_code
+    assert "model.classify" not in body  # these heads were never trained
+    assert "Tone and field were learned" not in body
     assert ({name for name in files if name.endswith(".py")} != set()) == own_code
+    assert config.get("has_trained_heads") == (False if own_code else None)
     if own_code:
         assert (config["tone_token_id"], config["field_token_id"]) == (1, 2)
         assert (len(config["tone_names"]), len(config["field_names"])) == (6, 12)
     assert load_published(artifact.open_folder("huggingface")).config.vocab_size == 320
+
+
+@pytest.mark.parametrize("trained_heads", [True, False])
+def test_card_speaks_of_heads_that_were_trained(trained_heads: bool) -> None:
+    world, shape = ARCHITECTURES["WorldForCausalLM"], {**dict(WORLD), "parameters": 5}
+    assert ("model.classify" in "".join(usage(world, trained_heads=trained_heads))) == trained_heads
+    assert ("weak labels" in limits(world, shape, trained_heads=trained_heads)) == trained_heads
 
 
 def test_check_is_shown_with_its_numbers(store: Store, inputs: dict[str, Artifact]) -> None:

@@ -15,9 +15,11 @@ def scored(documents: int, head: float, majority: float, words: float) -> dict[s
 def head(
     accuracies: tuple[float, float, float], stripped: tuple[float, float, float] = (0.9, 0.1, 0.1)
 ) -> dict[str, Any]:
+    nothing = {"head": None, "bag_of_words": None}
     rows = {row: scored(100, *accuracies) for row in ("all", "sure", "enough")}
     classes = [
-        {"class": "law", "train_documents": 3, "documents": 0, "recall": {"head": None, "bag_of_words": None}}
+        {"class": name, "train_documents": trained, "documents": 0, "recall": nothing}
+        for name, trained in (("law", 3), ("software", 0), ("politics", 0))
     ]
     return {
         **rows, "stripped": scored(100, *stripped), "abstained": 0.25, "majority": "law", "classes": classes,
@@ -36,7 +38,7 @@ def test_verdict_compares_the_head_with_both_baselines(accuracies: tuple[float, 
     text = verdict("tone", head(accuracies))
     assert said in text
     assert "The majority class is `law`." in text
-    assert "Of 25.0 % the head is less than 50 % sure" in text
+    assert "On 25.0 % of the documents the head is less than 50 % sure" in text
     assert "uncertain by up to 0.10" in text
     assert "punctuation" not in text
 
@@ -57,6 +59,8 @@ def test_shares_of_nothing_are_no_data() -> None:
     sizes = {"documents": 100, "read_tokens": 254, "train_documents": 5000, "train_shards": 16}
     text = "\n".join(heads_sections({**sizes, "tone": measured, "field": measured}))
     assert "| law | 3 | 0 | no data | no data |" in text
+    assert "No document, here or in training, has the label `software`, `politics`." in text
+    assert "| software" not in text
     assert "5,000 documents out of 16 shards" in text
 
 

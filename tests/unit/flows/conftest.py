@@ -1,0 +1,20 @@
+"""What the tests of commands share."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tasks.build import LOGGERS
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    """`main` shows log lines on its own standard error: take that back, or later tests log into a closed stream."""
+    before = {name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in LOGGERS}
+    handlers = {name: list(logging.getLogger(name).handlers) for name in LOGGERS}
+    yield
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.level, logger.propagate = before[name]
+        logger.handlers[:] = handlers[name]
