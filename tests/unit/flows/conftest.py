@@ -10,7 +10,7 @@ from tasks.build import LOGGERS
 
 @pytest.fixture(autouse=True)
 def loggers_as_before() -> Iterator[None]:
-    """`main` shows log lines on its own standard error: take that back, or later tests log into a closed stream."""
+    """Take back that `main` shows log lines on its standard error: later tests would log into a closed stream."""
     before = {name: (logging.getLogger(name).level, logging.getLogger(name).propagate) for name in LOGGERS}
     handlers = {name: list(logging.getLogger(name).handlers) for name in LOGGERS}
     yield
