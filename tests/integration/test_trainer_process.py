@@ -49,9 +49,9 @@ except (Fault, KeyboardInterrupt) as error:
 
 
 @contextmanager
-def stage_process(store: Store) -> Iterator[subprocess.Popen[str]]:
+def stage_process(store: Store, steps: int = STEPS) -> Iterator[subprocess.Popen[str]]:
     """Run the stage in a process group of its own, as a shell would."""
-    command = [sys.executable, "-c", STAGE_PROCESS, store.url, str(STEPS)]
+    command = [sys.executable, "-c", STAGE_PROCESS, store.url, str(steps)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             yield process
@@ -97,8 +97,8 @@ def worker_of(trainer: int) -> int:
     return worker
 
 
-def output_of(store: Store) -> str:
-    with stage_process(store) as process:
+def output_of(store: Store, steps: int = STEPS) -> str:
+    with stage_process(store, steps) as process:
         return process.communicate(timeout=WAIT_SECONDS)[0]
 
 
@@ -178,7 +178,8 @@ def test_training_ends_with_the_process_that_started_it(tiny_corpus, undisturbed
 @pytest.mark.parametrize("whole_group", [True, False], ids=["ctrl-c", "interrupt-of-the-stage"])
 def test_interrupted_stage_leaves_no_process_and_a_checkpoint(tiny_corpus, whole_group: bool) -> None:
     store = tiny_corpus.store
-    with stage_process(store) as process:
+    steps = 2000  # still at work when a slow machine gets to interrupting it
+    with stage_process(store, steps) as process:
         trainer = trainer_of(process, store)
         worker = worker_of(trainer)
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
@@ -186,4 +187,4 @@ def test_interrupted_stage_leaves_no_process_and_a_checkpoint(tiny_corpus, whole
         assert not is_running(trainer)
         assert not is_running(worker)
     assert output.splitlines()[-1].startswith(("KEYBOARDINTERRUPT", "FAULT training was stopped"))
-    assert "DIGEST" in output_of(store)
+    assert "DIGEST" in output_of(store, steps)
