@@ -9,10 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from model.world.pattern import PATTERN
 from storage.config import Config
-
-PATTERN = "DDDADDDA"
-"""Sublayers of a superblock of the world family: D is Gated DeltaNet, A is gated attention."""
 
 
 class Sized(Config):

@@ -6,7 +6,8 @@ world family, 8 S its layers. Buffers (rotary tables, the bias of the router) ar
 
 from collections.abc import Mapping
 
-from model.config import PATTERN, GPT2Config, ModelConfig, RopeConfig, WorldConfig
+from model.config import GPT2Config, ModelConfig, RopeConfig, WorldConfig
+from model.world.pattern import PATTERN
 
 DELTA_CHUNK = 64
 """Tokens that the parallel form of Gated DeltaNet takes at once."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from model.world.context import PATTERN
 from model.world.network import SIZE, WorldModel
+from model.world.pattern import PATTERN
 
 MIXERS = {"D": "Gated DeltaNet", "A": "gated attention"}
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import PATTERN, WorldConfig
+from model.config import WorldConfig
 from model.export.fields import Fields, take_rotary
 from model.export.tensors import LazyTensors
+from model.world.pattern import PATTERN
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 PREFIX = "model."

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.layers import Linear, ZeroCentredRMSNorm
+from model.world.pattern import PATTERN
 
 if TYPE_CHECKING:
     from model.config import WorldConfig
 
-PATTERN = "DDDADDDA"
-"""Sublayers of a superblock: D is Gated DeltaNet, A is gated attention."""
 QUADRANTS = ("do", "schedule", "delegate", "drop")
 """Names of the quadrants in the order of `quadrants_BT4`."""
 

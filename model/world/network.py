@@ -17,9 +17,10 @@ from model.cache import BlockCache, Cache, attention_mask, number_documents, tok
 from model.language_model import LanguageModel
 from model.layers import Embedding, Linear, ZeroCentredRMSNorm, project, rotary_angles
 from model.world.attention import GatedAttention
-from model.world.context import PATTERN, ContextLayer
+from model.world.context import ContextLayer
 from model.world.delta_net import DeltaState, GatedDeltaNet
 from model.world.experts import MixtureOfExperts
+from model.world.pattern import PATTERN
 from model.world.surroundings import SuperblockContext, Surroundings
 from model.world.trace import Trace
 

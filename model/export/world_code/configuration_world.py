@@ -5,8 +5,7 @@ from typing import ClassVar
 
 from transformers import PreTrainedConfig
 
-SUPERBLOCK = 8
-"""Sublayers of a superblock."""
+from model.world.pattern import PATTERN
 
 
 class WorldConfig(PreTrainedConfig):
@@ -99,7 +98,7 @@ class WorldConfig(PreTrainedConfig):
     @property
     def n_layers(self) -> int:
         """Sublayers in all."""
-        return self.n_superblocks * SUPERBLOCK
+        return self.n_superblocks * len(PATTERN)
 
     @property
     def rotary_dim(self) -> int:

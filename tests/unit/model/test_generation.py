@@ -18,7 +18,7 @@ from model.language_model import LanguageModel
 from model.layers import project
 from model.presets import WORLD_1M
 from model.prompts import pad_prompts
-from model.world.context import PATTERN
+from model.world.pattern import PATTERN
 from model.world.retention import RECENT, SINKS, retention
 from storage.config import changed
 

@@ -57,27 +57,6 @@ def test_changed_token_leaves_earlier_logits_untouched(model: GPT2, position: in
     assert not torch.allclose(after[position:], before[position:], atol=1e-3)
 
 
-def test_packed_documents_are_as_if_alone(model: GPT2) -> None:
-    ids, documents = random_ids(2, 20), torch.tensor([[4] * 7 + [5] * 13, [0] * 20])
-    with torch.inference_mode():
-        packed = model(ids, documents)
-        close(packed[0, :7], model(ids[:1, :7])[0])
-        close(packed[0, 7:], model(ids[:1, 7:])[0])
-        close(packed[1], model(ids[1:])[0])
-
-
-def test_a_document_number_that_comes_back_is_another_document(model: GPT2) -> None:
-    ids = random_ids(2, 20)
-    documents = torch.tensor([[0] * 7 + [1] * 6 + [0] * 7, [5] * 20])
-    apart = torch.tensor([[0] * 7 + [1] * 6 + [2] * 7, [0] * 20])
-    with torch.inference_mode():
-        assert torch.equal(model(ids, documents), model(ids, apart))
-        cache, other = model.new_cache(), model.new_cache()
-        model(ids[:, :14], documents[:, :14], cache)
-        model(ids[:, :14], apart[:, :14], other)
-        assert torch.equal(model(ids[:, 14:], cache=cache), model(ids[:, 14:], cache=other))
-
-
 @pytest.mark.parametrize("pieces", [[20], [7, 1, 1, 11], [1] * 20])
 def test_cache_continues_as_the_whole_would(model: GPT2, pieces: list[int]) -> None:
     ids, cache = random_ids(2, 20), model.new_cache()

@@ -71,30 +71,6 @@ def test_logits_depend_on_the_row_before_a_token_alone(config: RopeConfig) -> No
 
 
 @each_form
-def test_packed_documents_are_as_if_alone(config: RopeConfig) -> None:
-    model, ids = make_model(config), random_ids(2, 20)
-    documents = torch.tensor([[4] * 7 + [5] * 13, [0] * 20])
-    with torch.inference_mode():
-        packed = model(ids, documents)
-        close(packed[0, :7], model(ids[:1, :7])[0])
-        close(packed[0, 7:], model(ids[:1, 7:])[0])
-        close(packed[1], model(ids[1:])[0])
-
-
-@each_form
-def test_a_document_number_that_comes_back_is_another_document(config: RopeConfig) -> None:
-    model, ids = make_model(config), random_ids(2, 20)
-    documents = torch.tensor([[0] * 7 + [1] * 6 + [0] * 7, [5] * 20])
-    apart = torch.tensor([[0] * 7 + [1] * 6 + [2] * 7, [0] * 20])
-    with torch.inference_mode():
-        assert torch.equal(model(ids, documents), model(ids, apart))
-        cache, other = model.new_cache(), model.new_cache()
-        model(ids[:, :14], documents[:, :14], cache)
-        model(ids[:, :14], apart[:, :14], other)
-        assert torch.equal(model(ids[:, 14:], cache=cache), model(ids[:, 14:], cache=other))
-
-
-@each_form
 @pytest.mark.parametrize("pieces", [[20], [7, 1, 1, 11], [1] * 20])
 def test_cache_continues_as_the_whole_would(config: RopeConfig, pieces: list[int]) -> None:
     model, ids = make_model(config), random_ids(2, 20)

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.config import PATTERN, WorldConfig
+from model.config import WorldConfig
 from model.layers import init_weights
 from model.presets import WORLD_1M, WORLD_235B
-from model.world import context
-from model.world.context import ContextLayer, ContextScores, attention_bias, write_gate
+from model.world.context import QUADRANTS, ContextLayer, ContextScores, attention_bias, write_gate
+from model.world.pattern import PATTERN
 
 BATCH, LENGTH, WINDOW = 2, 9, 4
 
@@ -41,8 +41,8 @@ def bias_of(scores: ContextScores, sublayer: int = 0) -> Tensor:
     return attention_bias(scores.importance_BT, scores.urgency_BT, rows, rows, *gains, WINDOW)
 
 
-def test_pattern_is_the_one_of_the_config() -> None:
-    assert context.PATTERN == PATTERN
+def test_pattern_is_the_specified_one() -> None:
+    assert PATTERN == "DDDADDDA"
 
 
 @pytest.mark.parametrize("config", [WORLD_1M, WORLD_235B], ids=["1m", "235b"])
@@ -132,7 +132,7 @@ def test_write_gate_is_the_written_out_formula() -> None:
 def test_quadrants_sum_to_one_and_follow_the_names() -> None:
     scores = forced(ContextLayer(WORLD_1M))(residual())
     torch.testing.assert_close(scores.quadrants_BT4.sum(-1), torch.ones(BATCH, LENGTH))
-    parts = [getattr(scores, f"{name}_BT") for name in context.QUADRANTS]
+    parts = [getattr(scores, f"{name}_BT") for name in QUADRANTS]
     assert torch.equal(scores.quadrants_BT4, torch.stack(parts, -1))
     one, zero = torch.ones(1, 2), torch.zeros(1, 2)
     for important, urgent, name in [(one, one, "do"), (one, zero, "schedule"), (zero, one, "delegate")]:

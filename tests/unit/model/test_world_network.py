@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.config import PATTERN, WorldConfig
+from model.config import WorldConfig
 from model.estimate import count_parameters
 from model.families import build_model
 from model.layer_table import layer_table
 from model.presets import PRESETS, WORLD_1M, hybrid
 from model.training.config import TrainConfig
 from model.world.network import SIZE, WorldModel
+from model.world.pattern import PATTERN
 from model.world.surroundings import SuperblockContext, Surroundings
 from model.world.trace import Trace
 from storage.config import changed
@@ -132,18 +133,6 @@ def test_packed_documents_equal_separate_ones(lengths: tuple[int, ...]) -> None:
     with torch.inference_mode():
         separate = torch.cat([MODEL(piece) for piece in ids.split(lengths, dim=1)], dim=1)
         torch.testing.assert_close(MODEL(ids, documents), separate, rtol=0, atol=TOLERANCE)
-
-
-def test_a_document_number_that_comes_back_is_another_document() -> None:
-    model, ids = MODEL, random_ids(TWO_BLOCKS, 2, 20)
-    documents = torch.tensor([[0] * 7 + [1] * 6 + [0] * 7, [5] * 20])
-    apart = torch.tensor([[0] * 7 + [1] * 6 + [2] * 7, [0] * 20])
-    with torch.inference_mode():
-        assert torch.equal(model(ids, documents), model(ids, apart))
-        cache, other = model.new_cache(), model.new_cache()
-        model(ids[:, :14], documents[:, :14], cache)
-        model(ids[:, :14], apart[:, :14], other)
-        assert torch.equal(model(ids[:, 14:], cache=cache), model(ids[:, 14:], cache=other))
 
 
 def test_prompts_padded_on_the_left_continue_as_if_alone() -> None:
