@@ -23,7 +23,7 @@ STEPS = 500
 """Two seconds of training on an idle core: long enough to be met alive after its first checkpoint."""
 
 STAGE_PROCESS = """
-import logging, sys
+import logging, signal, sys
 from model.config import RopeShape
 from model.training.config import TrainConfig
 from storage.errors import Fault
@@ -32,6 +32,7 @@ from tasks.build import Execution
 from tasks.stage import RunContext, run_stage
 from tasks.train_model import STAGE
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 store = Store(sys.argv[1])
 config = TrainConfig(
@@ -49,9 +50,9 @@ except (Fault, KeyboardInterrupt) as error:
 
 
 @contextmanager
-def stage_process(store: Store, steps: int = STEPS) -> Iterator[subprocess.Popen[str]]:
+def stage_process(store: Store) -> Iterator[subprocess.Popen[str]]:
     """Run the stage in a process group of its own, as a shell would."""
-    command = [sys.executable, "-c", STAGE_PROCESS, store.url, str(steps)]
+    command = [sys.executable, "-c", STAGE_PROCESS, store.url, str(STEPS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             yield process
@@ -97,8 +98,8 @@ def worker_of(trainer: int) -> int:
     return worker
 
 
-def output_of(store: Store, steps: int = STEPS) -> str:
-    with stage_process(store, steps) as process:
+def output_of(store: Store) -> str:
+    with stage_process(store) as process:
         return process.communicate(timeout=WAIT_SECONDS)[0]
 
 
@@ -178,8 +179,7 @@ def test_training_ends_with_the_process_that_started_it(tiny_corpus, undisturbed
 @pytest.mark.parametrize("whole_group", [True, False], ids=["ctrl-c", "interrupt-of-the-stage"])
 def test_interrupted_stage_leaves_no_process_and_a_checkpoint(tiny_corpus, whole_group: bool) -> None:
     store = tiny_corpus.store
-    steps = 2000  # still at work when a slow machine gets to interrupting it
-    with stage_process(store, steps) as process:
+    with stage_process(store) as process:
         trainer = trainer_of(process, store)
         worker = worker_of(trainer)
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
@@ -187,4 +187,4 @@ def test_interrupted_stage_leaves_no_process_and_a_checkpoint(tiny_corpus, whole
         assert not is_running(trainer)
         assert not is_running(worker)
     assert output.splitlines()[-1].startswith(("KEYBOARDINTERRUPT", "FAULT training was stopped"))
-    assert "DIGEST" in output_of(store, steps)
+    assert "DIGEST" in output_of(store)
