@@ -25,18 +25,18 @@ from typing import Any
 import torch
 from scipy import stats
 
-from model.families import build_model
-from model.presets import preset_shape
-from model.training.batches import PackedData, evaluation_batches, open_sequences, step_batches
+from model.families.networks import build_model
+from model.families.presets import preset_shape
+from model.families.world.context.layer import ContextScores
+from model.families.world.network import WorldModel
+from model.training.batch import Totals
 from model.training.config import TrainConfig, model_config_for
-from model.training.engine import Totals
-from model.training.local_engine import LocalEngine
+from model.training.data import PackedData, evaluation_batches, open_sequences, step_batches
+from model.training.engines.local import LocalEngine
 from model.training.objective import Objective
 from model.training.update import count, mean_loss, update
-from model.world.context import ContextScores
-from model.world.network import WorldModel
+from storage.artifacts.store import Store
 from storage.config import changed
-from storage.store import Store
 
 ARMS = ("off", "scores", "full")
 
@@ -79,7 +79,7 @@ def packed_demo(store_url: str) -> tuple[PackedData, int]:
     command = [
         sys.executable,
         "-m",
-        "flows.cli",
+        "flows.command",
         "--quiet",
         "run",
         "demo",

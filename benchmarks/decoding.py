@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from model.families import build_model
-from model.generation import generate
-from model.language_model import LanguageModel
-from model.presets import PRESETS
+from model.families.networks import build_model
+from model.families.presets import PRESETS
+from model.generation.generate import generate
+from model.layers.language_model import LanguageModel
 
 REPEATS = 5
 """Measurements of each side; they alternate, so that what slows the machine meets both."""

@@ -21,12 +21,12 @@ os.environ.setdefault("PILE_GDN", "torch")  # flash-linear-attention's kernels a
 
 import torch
 
-from model.config import ModelConfig
-from model.estimate import count_parameters, training_flops_per_token
-from model.families import build_model
-from model.presets import PRESETS
+from model.families.estimate import count_parameters, training_flops_per_token
+from model.families.networks import build_model
+from model.families.presets import PRESETS
+from model.families.registry import ModelConfig
+from model.training.batch import Batch, Totals
 from model.training.config import TrainConfig
-from model.training.engine import Batch, Totals
 from model.training.objective import Objective
 from storage.config import changed
 

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 
-from storage.store import Store
+from storage.artifacts.store import Store
 
 
 def main() -> None:
@@ -43,7 +43,18 @@ def main() -> None:
 def train(store: str, device: str, steps: int) -> list[dict[str, float]]:
     """Train on a device, whatever is finished already; return the lines of metrics that hold a loss."""
     settings = {"execution.device": device, "train.max_steps": steps, "train.warmup_steps": steps // 10}
-    command = [sys.executable, "-m", "flows.cli", "--quiet", "run", "demo", "--store", store, "--target", "train"]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.command",
+        "--quiet",
+        "run",
+        "demo",
+        "--store",
+        store,
+        "--target",
+        "train",
+    ]
     command += [f"--set={field}={value}" for field, value in settings.items()]
     subprocess.run([*command, "--force", "train"], check=True, stdout=subprocess.DEVNULL)
     newest = max(Store(store).manifests("train"), key=lambda manifest: manifest.finished)

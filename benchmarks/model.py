@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.decoding import cache_ratio, decode_ratio_vs_transformers
-from model.world.delta_rule import chunked_delta_rule, l2_normalize, recurrent_delta_rule
-from model.world.experts import Experts
+from model.families.world.delta_rule import chunked_delta_rule, l2_normalize, recurrent_delta_rule
+from model.families.world.experts import Experts
 
 
 def main() -> None:

@@ -45,8 +45,10 @@ def main() -> None:
         "idle_run_seconds": round(statistics.median(wall for wall, _ in runs), 3),
         "idle_run_cpu_seconds": round(statistics.median(cpu for _, cpu in runs), 3),
         "plan_seconds": round(statistics.median(wall for wall, _ in plans), 3),
-        "import_storage_seconds": round(measure([sys.executable, "-c", "import storage.store"])[0], 3),
-        "import_storage_loads_heavy": heavy_modules("import storage, storage.store, storage.writer"),
+        "import_storage_seconds": round(measure([sys.executable, "-c", "import storage.artifacts.store"])[0], 3),
+        "import_storage_loads_heavy": heavy_modules(
+            "import storage, storage.artifacts.store, storage.artifacts.writer"
+        ),
         "repeats": options.repeats,
     }
     print(json.dumps(result, indent=1))
@@ -55,7 +57,7 @@ def main() -> None:
 def pile(verb: str, recipe: str, store: str, overrides: list[str]) -> list[str]:
     """Return the command line of a `pile` verb."""
     settings = [argument for override in overrides for argument in ("--set", override)]
-    return [sys.executable, "-m", "flows.cli", "--quiet", verb, recipe, "--store", store, *settings]
+    return [sys.executable, "-m", "flows.command", "--quiet", verb, recipe, "--store", store, *settings]
 
 
 def measure(command: list[str]) -> tuple[float, float]:

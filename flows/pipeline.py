@@ -15,10 +15,10 @@ from prefect.states import State
 from flows.runs import Request, new_run_id, run_stages
 from flows.stages import LAST
 from flows.summary import summary_markdown
+from storage.artifacts.store import Artifact
 from storage.config import Config
-from storage.store import Artifact
-from tasks.prefect_task import run_as_task
-from tasks.stage import RunContext, Stage, StageResult
+from tasks.core.prefect_task import run_as_task
+from tasks.core.stage import RunContext, Stage, StageResult
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flows.recipes import Recipe
+from flows.recipes.schema import Recipe
 from flows.stages import needed_for
+from storage.artifacts.records import Manifest
+from storage.artifacts.store import Artifact, Store
 from storage.config import Config
-from storage.records import Manifest
-from storage.store import Artifact, Store
-from tasks.stage import Stage, stage_key
+from tasks.core.stage import Stage, stage_key
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from flows.planning import StagePlan
-from flows.recipes import Recipe, find_recipe
+from flows.recipes.reading import find_recipe
+from flows.recipes.schema import Recipe
 from flows.stages import checked_stage, needed_for
+from storage.artifacts.records import Run, RunStage, StageState, now
+from storage.artifacts.store import Artifact, Store
 from storage.config import Config
 from storage.errors import Fault, InputError
-from storage.records import Run, RunStage, StageState, now
-from storage.store import Artifact, Store
-from tasks.stage import Stage, StageResult
+from tasks.core.stage import Stage, StageResult
 
 log = logging.getLogger(__name__)
 

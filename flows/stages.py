@@ -1,18 +1,16 @@
 """The stages in the order in which they run; every stage reads artifacts of earlier ones only."""
 
 from storage.errors import InputError
-from tasks import (
-    dedup_corpus,
-    download_corpus,
-    evaluate_model,
-    filter_corpus,
-    pack_tokens,
-    publish_model,
-    tokenize_corpus,
-    train_model,
-    train_tokenizer,
-)
-from tasks.stage import Stage
+from tasks.core.stage import Stage
+from tasks.dedup import stage as dedup_corpus
+from tasks.download import stage as download_corpus
+from tasks.evaluate import stage as evaluate_model
+from tasks.filter import stage as filter_corpus
+from tasks.pack import stage as pack_tokens
+from tasks.publish import stage as publish_model
+from tasks.tokenize import stage as tokenize_corpus
+from tasks.train import stage as train_model
+from tasks.train_tokenizer import stage as train_tokenizer
 
 STAGES: tuple[Stage, ...] = (
     download_corpus.STAGE,

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flows.runs import Request
-from storage.store import Artifact
-from tasks.build import TABLES
-from tasks.stage import StageResult
+from storage.artifacts.store import Artifact
+from tasks.core.context import TABLES
+from tasks.core.stage import StageResult
 
 MAIN_COUNTS = {
     "documents": "documents",

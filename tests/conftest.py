@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from model.training.config import ArtifactRef, TrainConfig, TrainingJob
-from storage.probes import NO_LABEL, Probes
-from storage.records import Part
-from storage.store import Artifact, Store
-from storage.tokens import SEQUENCES, PackedFormat, SequenceWriter, TokenFormat
-from storage.writer import ArtifactWriter
+from storage.artifacts.records import Part
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
+from storage.formats.packed import PackedFormat, SequenceWriter
+from storage.formats.probes import NO_LABEL, Probes
+from storage.formats.tokens import SEQUENCES, TokenFormat
 
 VOCAB_SIZE, LENGTH, EOT = 61, 16, 0
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from model.weights import save_tensors
+from model.export.saving import save_tensors
 from storage.errors import DamagedFile, InputError
 
 SHARD_BYTES = 5 * 10**9

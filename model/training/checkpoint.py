@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from model.export.saving import save_tensors, save_weights
 from model.training.config import TrainingJob
-from model.training.engine import MOMENTS, ModelState
-from model.weights import save_tensors, save_weights
+from model.training.model_state import MOMENTS, ModelState
+from storage.artifacts.records import JsonDict
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import DamagedFile, InputError
-from storage.records import JsonDict
-from storage.writer import ArtifactWriter
 
 log = logging.getLogger(__name__)
 

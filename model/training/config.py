@@ -8,8 +8,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from model.config import GPT2Config, ModelShape, RopeConfig, RopeShape, WorldConfig, sized
-from model.presets import shape_fields
+from model.families.gpt2.config import GPT2Config
+from model.families.presets import shape_fields
+from model.families.registry import ModelShape, sized
+from model.families.rope.config import RopeConfig, RopeShape
+from model.families.world.config import WorldConfig
 from storage.canonical import fingerprint
 from storage.config import Config
 

@@ -13,11 +13,15 @@ from collections.abc import Callable
 
 import torch
 
-from model.config import ModelConfig, WorldConfig
-from model.device import choose_device
-from model.estimate import count_parameters
-from model.families import build_model
-from model.training.batches import PackedData, evaluation_batches, open_data, step_batches
+from model.export.saving import save_weights
+from model.families.estimate import count_parameters
+from model.families.networks import build_model
+from model.families.registry import ModelConfig
+from model.families.world.balance import imbalance
+from model.families.world.config import WorldConfig
+from model.layers.device import choose_device
+from model.pretrained.weights import TrainedModel, save_description
+from model.training.batch import Batch, Totals
 from model.training.checkpoint import (
     Checkpoint,
     Progress,
@@ -28,17 +32,17 @@ from model.training.checkpoint import (
     save_checkpoint,
 )
 from model.training.config import FINAL, REPORT, TrainingJob, model_config_for
-from model.training.engine import Batch, Engine, Totals, open_engine
+from model.training.data import PackedData, evaluation_batches, open_data, step_batches
+from model.training.engines.base import Engine
+from model.training.engines.registry import open_engine
 from model.training.metrics import MetricsLog, WandbCopy
 from model.training.objective import LabelCounts, Objective
-from model.training.schedule import learning_rate
+from model.training.schedules.cosine import learning_rate
 from model.training.update import Update, count, mean_loss, update
-from model.weights import TrainedModel, save_description, save_weights
-from model.world.balance import imbalance
+from storage.artifacts.store import Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
 from storage.errors import InputError
-from storage.store import Store
-from storage.writer import ArtifactWriter
 
 log = logging.getLogger(__name__)
 

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.cache import number_documents
-from model.language_model import LanguageModel
+from model.families.world.balance import expert_loads, load_metrics, router_loss, update_expert_biases
+from model.families.world.context.utility import utility_loss, utility_targets
+from model.families.world.network import WorldModel
+from model.families.world.trace import Trace
+from model.layers.cache import number_documents
+from model.layers.language_model import LanguageModel
+from model.training.batch import Batch, Totals
 from model.training.config import TrainConfig
-from model.training.engine import Batch, Totals
-from model.training.schedule import expert_bias_rate
-from model.world.balance import expert_loads, load_metrics, router_loss, update_expert_biases
-from model.world.network import WorldModel
-from model.world.trace import Trace
-from model.world.utility import utility_loss, utility_targets
+from model.training.schedules.cosine import expert_bias_rate
 
 LABEL_SMOOTHING = 0.1
 """The labels of tone and field come from rules and sources: weak ones."""

@@ -1,4 +1,4 @@
-"""One update of a model from its micro-batches: what the training loop and `model.fitting` repeat.
+"""One update of a model from its micro-batches: what the training loop and `model.notebook.fit` repeat.
 
 Calls must be made by all processes of a training together.
 """
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.training.engine import Batch, Engine, Totals
+from model.training.batch import Batch, Totals
+from model.training.engines.base import Engine
 from model.training.objective import Objective
-from model.training.schedule import learning_rate
+from model.training.schedules.cosine import learning_rate
 
 
 @dataclass(frozen=True)

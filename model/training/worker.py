@@ -1,4 +1,4 @@
-"""The trainer process: `python -m model.training.worker job.json`, started by tasks.trainer_process.
+"""The trainer process: `python -m model.training.worker job.json`, started by tasks.train.process.
 
 The first process becomes torchrun, which starts one worker per rank, for every engine. The job file is the only
 argument, since torchrun would take abbreviations of its own options out of ours. Log lines go to stdout as one

@@ -41,7 +41,7 @@ def pile(environment: dict[str, str]) -> Pile:
     """Call `pile` with the small settings: `pile("run", store, more, arguments)`."""
 
     def call(verb: str, store: Path, *arguments: str, **fields: Any) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "flows.cli", verb, "--store", str(store)]
+        command = [sys.executable, "-m", "flows.command", verb, "--store", str(store)]
         if verb in ("run", "plan"):
             settings = {**SMALL, **{name.replace("__", "."): value for name, value in fields.items()}}
             command += ["demo", *(f"--set={field}={json.dumps(value)}" for field, value in settings.items())]

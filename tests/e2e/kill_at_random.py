@@ -69,7 +69,7 @@ def main() -> int:
 
 def pile(*arguments: str) -> list[str]:
     """Return a `pile` command line of this interpreter."""
-    return [sys.executable, "-m", "flows.cli", *arguments]
+    return [sys.executable, "-m", "flows.command", *arguments]
 
 
 def run_command(store: Path, overrides: list[str]) -> list[str]:

@@ -96,7 +96,7 @@ def test_tokenize_after_tokenizer_change_runs_two_stages_and_nothing_after(copie
 def test_two_first_runs_at_once_share_the_work(tmp_path: Path, environment: dict[str, str]) -> None:
     # A home of their own: both meet a Prefect database that has yet to be made.
     environment = {**environment, "PREFECT_HOME": str(tmp_path / "prefect")}
-    command = [sys.executable, "-m", "flows.cli", "run", "demo", "--store", str(tmp_path), "--target", "dedup"]
+    command = [sys.executable, "-m", "flows.command", "run", "demo", "--store", str(tmp_path), "--target", "dedup"]
     command += ["--set=download.python_environment_bytes=1500000", "--set=download.shard_bytes=400000"]
     runs = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -11,13 +11,14 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.states import State
 from prefect.testing.utilities import prefect_test_harness
 
+from storage.artifacts.records import Part
+from storage.artifacts.store import Store
 from storage.config import Config
 from storage.errors import Fault, InputError
-from storage.records import Part
-from storage.store import Store
-from tasks.build import Build, Execution
-from tasks.prefect_task import run_as_task
-from tasks.stage import RunContext, Stage
+from tasks.core.context import Build
+from tasks.core.execution import Execution
+from tasks.core.prefect_task import run_as_task
+from tasks.core.stage import RunContext, Stage
 
 pytestmark = [pytest.mark.e2e]
 
@@ -75,7 +76,9 @@ def run(stage_function: FailingStage, store: Path, *, force: bool = False) -> tu
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.prefect_task.exponential_backoff", lambda backoff_factor: lambda retries: [0.0])
+    monkeypatch.setattr(
+        "tasks.core.prefect_task.exponential_backoff", lambda backoff_factor: lambda retries: [0.0]
+    )
 
 
 def test_task_that_meets_faults_is_tried_again_until_it_succeeds(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from model.config import RopeShape
-from model.presets import preset_shape
+from model.families.presets import preset_shape
+from model.families.rope.config import RopeShape
 from model.training.config import FINAL, REPORT, TrainConfig, TrainingJob
+from storage.artifacts.store import Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
-from storage.probes import Probes
-from storage.store import Store
-from storage.writer import ArtifactWriter
-from tasks.trainer_process import run_trainer
+from storage.formats.probes import Probes
+from tasks.train.process import run_trainer
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.store import Artifact, Store
+from storage.artifacts.store import Artifact, Store
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,13 +24,14 @@ STEPS = 500
 
 STAGE_PROCESS = """
 import logging, signal, sys
-from model.config import RopeShape
+from model.families.rope.config import RopeShape
 from model.training.config import TrainConfig
 from storage.errors import Fault
-from storage.store import Store
-from tasks.build import Execution
-from tasks.stage import RunContext, run_stage
-from tasks.train_model import STAGE
+from storage.artifacts.store import Store
+from tasks.core.execution import Execution
+from tasks.core.stage import RunContext
+from tasks.core.runner import run_stage
+from tasks.train.stage import STAGE
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import flows
-from flows.cli import build_parser
+from flows.command.main import build_parser
+from storage.artifacts.records import Run, RunStage, now
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
-from storage.records import Run, RunStage, now
-from storage.store import Artifact, Store
-from storage.writer import ArtifactWriter
 
 KEYS = {"download": "d" * 16, "filter": "f" * 16}
 
@@ -51,7 +51,7 @@ def damage(store: Store, path: str) -> None:
 
 def pile(store: Store, *arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": str(Path(flows.__file__).parents[1])}
-    command = [sys.executable, "-m", "flows.cli", *arguments, "--store", store.url]
+    command = [sys.executable, "-m", "flows.command", *arguments, "--store", store.url]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 

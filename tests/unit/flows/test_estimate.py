@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from flows.cli import build_parser, main
-from flows.recipes import RECIPES
-from model.estimate import count_parameters
-from model.presets import PRESETS
+from flows.command.main import build_parser, main
+from flows.recipes.registry import RECIPES
+from model.families.estimate import count_parameters
+from model.families.presets import PRESETS
 from storage.errors import InputError
 
 

@@ -12,24 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from flows.cli import _Terminated, build_parser, main
-from flows.commands_generate import decode_pieces
-from model.config import GPT2Config, ModelConfig
-from model.export.folder import suppressed_ids, write_folder
-from model.families import build_model
-from model.generation import generate
-from model.language_model import LanguageModel
-from model.presets import WORLD_1M
-from model.weights import TrainedModel, save_description, save_weights
-from model.world.classify import classify
+from flows.command.generate import decode_pieces
+from flows.command.main import _Terminated, build_parser, main
+from model.export.saving import save_weights
+from model.families.gpt2.config import GPT2Config
+from model.families.networks import build_model
+from model.families.presets import WORLD_1M
+from model.families.registry import ModelConfig
+from model.families.world.classify import classify
+from model.generation.generate import generate
+from model.layers.language_model import LanguageModel
+from model.pretrained.folder import suppressed_ids, write_folder
+from model.pretrained.weights import TrainedModel, save_description
+from storage.artifacts.records import Run, RunStage, now
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
 from storage.errors import InputError
-from storage.records import Run, RunStage, now
-from storage.store import Artifact, Store
-from storage.tokens import EOT, FIELD, TONE
-from storage.writer import ArtifactWriter
-from tasks.field_labels import FIELDS
-from tasks.tone_labels import TONES
+from storage.formats.tokens import EOT, FIELD, TONE
+from tasks.labels.field import FIELDS
+from tasks.labels.tone import TONES
 
 SHAPES: dict[str, ModelConfig] = {
     "world": changed(WORLD_1M, d_model=32, num_experts=4, vocab_size=320, max_seq_len=160),

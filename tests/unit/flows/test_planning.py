@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from flows import planning
+from storage.artifacts.records import Part
+from storage.artifacts.store import Artifact, Store
 from storage.config import Config
-from storage.records import Part
-from storage.store import Artifact, Store
-from tasks.build import Build, Execution
-from tasks.stage import RunContext, Stage, run_stage
+from tasks.core.context import Build
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext, Stage
 
 
 class WordsConfig(Config):

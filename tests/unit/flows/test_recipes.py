@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.recipes import RECIPES, find_recipe, parse_override
-from model.config import GPT2Shape
-from model.presets import preset_shape
+from flows.recipes.reading import find_recipe, parse_override
+from flows.recipes.registry import RECIPES
+from model.families.gpt2.config import GPT2Shape
+from model.families.presets import preset_shape
 from storage.config import changed
 from storage.errors import InputError
 

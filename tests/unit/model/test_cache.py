@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.cache import BlockCache, Cache, KeyValues, attention_mask, number_documents, token_positions
-from model.world.delta_net import DeltaState
+from model.families.world.delta_net import DeltaState
+from model.layers.cache import BlockCache, Cache, KeyValues, attention_mask, number_documents, token_positions
 
 BATCH, HEADS, WIDTH = 2, 3, 4
 

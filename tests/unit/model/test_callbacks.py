@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.callbacks import Callback, CheckpointCallback, EarlyStopping, FitState, LearningRateSchedule
-from model.config import RopeConfig
-from model.families import build_model
-from model.fitted import load
-from model.fitting import fit
-from model.language_model import LanguageModel
+from model.families.networks import build_model
+from model.families.rope.config import RopeConfig
+from model.layers.language_model import LanguageModel
+from model.notebook.callbacks import Callback, CheckpointCallback, EarlyStopping, FitState, LearningRateSchedule
+from model.notebook.files import load
+from model.notebook.fit import fit
 from storage.errors import InputError
 
 CONFIG = RopeConfig(n_layers=1, n_heads=2, n_kv_heads=1, d_model=8, d_ff=12, vocab_size=32, max_seq_len=16)

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from model.context_picture import context_page, context_payload
-from model.world.context import ContextScores
+from model.families.world.context.layer import ContextScores
+from model.families.world.context.picture import context_page, context_payload
 
 NASTY = [
     "</script><script>alert(1)</script>",

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.config import GPT2Config, RopeConfig, WorldConfig
-from model.estimate import (
+from model.families.estimate import (
     TRAINING_STATES,
     count_active_parameters,
     count_parameters,
@@ -24,7 +23,10 @@ from model.estimate import (
     training_state_bytes,
     weight_bytes,
 )
-from model.presets import PRESETS, WORLD_235B, hybrid
+from model.families.gpt2.config import GPT2Config
+from model.families.presets import PRESETS, WORLD_235B, hybrid
+from model.families.rope.config import RopeConfig
+from model.families.world.config import WorldConfig
 from storage.config import changed
 
 torch.set_num_threads(1)
@@ -45,14 +47,14 @@ def number_of_parameters(make: Any) -> int:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_count_equals_the_model_on_the_meta_device(name: str) -> None:
-    from model.families import build_model
+    from model.families.networks import build_model
 
     assert count_parameters(PRESETS[name]) == number_of_parameters(lambda: build_model(PRESETS[name]))
 
 
 @pytest.mark.parametrize("config", [NEOX, UNTIED], ids=["gelu-untied", "swiglu-untied"])
 def test_count_of_variants_equals_the_model_on_the_meta_device(config: RopeConfig) -> None:
-    from model.families import build_model
+    from model.families.networks import build_model
 
     assert count_parameters(config) == number_of_parameters(lambda: build_model(config))
 
@@ -265,8 +267,8 @@ def test_generation_memory_of_dense_models() -> None:
 
 @pytest.mark.parametrize(("name", "rows"), [("world-235b", 101), ("world-800m", 29), ("hybrid-1m", 13)])
 def test_table_layers_are_the_rows_of_the_layer_table(name: str, rows: int) -> None:
-    from model.layer_table import layer_table
-    from model.world.network import WorldModel
+    from model.families.world.layer_table import layer_table
+    from model.families.world.network import WorldModel
 
     config = PRESETS[name]
     assert isinstance(config, WorldConfig)
@@ -280,5 +282,5 @@ def test_table_layers_of_dense_models_are_their_blocks() -> None:
 
 
 def test_import_loads_no_torch() -> None:
-    code = "import sys, model.estimate, model.presets; sys.exit('torch' in sys.modules)"
+    code = "import sys, model.families.estimate, model.families.presets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,21 +13,23 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from model.config import GPT2Config, RopeConfig, WorldConfig
-from model.export.check import check_folder
 from model.export.fields import Fields
-from model.export.folder import load_published, write_folder
-from model.export.forms import find_form, form_of_type
-from model.export.gpt2 import from_gpt2
-from model.export.gpt_neox import from_gpt_neox
-from model.export.llama import from_llama
-from model.export.qwen3_next import from_qwen3_next
-from model.families import build_model
-from model.generation import generate
-from model.language_model import LanguageModel
+from model.families.gpt2.config import GPT2Config
+from model.families.gpt2.export import from_gpt2
+from model.families.networks import build_model
+from model.families.rope.config import RopeConfig
+from model.families.rope.gpt_neox import from_gpt_neox
+from model.families.rope.llama import from_llama
+from model.families.world.config import WorldConfig
+from model.families.world.export.qwen3_next import from_qwen3_next
+from model.generation.generate import generate
+from model.layers.language_model import LanguageModel
+from model.pretrained.check import check_folder
+from model.pretrained.folder import load_published, write_folder
+from model.pretrained.forms import find_form, form_of_type
 from storage.config import changed
 from storage.errors import Fault
-from storage.tokens import EOT, FIELD, TONE
+from storage.formats.tokens import EOT, FIELD, TONE
 
 TEXTS = ("Hello, world", "Привет, мир", "👩‍🚀 e\u0301 漢字", "  spaces \n\ttabs ", "")
 

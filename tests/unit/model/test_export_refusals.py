@@ -8,12 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.config import GPT2Config, RopeConfig, WorldConfig
 from model.export.fields import Fields
-from model.export.folder import load_published
-from model.export.forms import find_form, form_of_type
 from model.export.tensors import write_weights
-from model.families import build_model
+from model.families.gpt2.config import GPT2Config
+from model.families.networks import build_model
+from model.families.rope.config import RopeConfig
+from model.families.world.config import WorldConfig
+from model.pretrained.folder import load_published
+from model.pretrained.forms import find_form, form_of_type
 from storage.config import changed
 from storage.errors import DamagedFile, InputError
 

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from model.config import GPT2Config, RopeConfig, WorldConfig
-from model.families import build_model
-from model.language_model import LanguageModel
-from model.presets import PRESETS, WORLD_1M
+from model.families.gpt2.config import GPT2Config
+from model.families.networks import build_model
+from model.families.presets import PRESETS, WORLD_1M
+from model.families.rope.config import RopeConfig
+from model.families.world.config import WorldConfig
+from model.layers.language_model import LanguageModel
 from storage.config import changed
 
 # The same float32 numbers summed in another order: a few units in the last of 24 bits.

@@ -12,12 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model.config import GPT2Config, RopeConfig, WorldConfig
-from model.families import build_model
-from model.fitted import load, save
-from model.fitting import fit
-from model.language_model import LanguageModel
-from model.presets import WORLD_1M
+from model.families.gpt2.config import GPT2Config
+from model.families.networks import build_model
+from model.families.presets import WORLD_1M
+from model.families.rope.config import RopeConfig
+from model.families.world.config import WorldConfig
+from model.layers.language_model import LanguageModel
+from model.notebook.files import load, save
+from model.notebook.fit import fit
 from storage.config import changed
 from storage.errors import InputError
 

@@ -13,17 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from model.callbacks import Callback, FitState
-from model.config import GPT2Config, RopeConfig, WorldConfig
-from model.families import build_model
-from model.fitting import fit, to_batch
-from model.language_model import LanguageModel
-from model.presets import WORLD_1M
-from model.training.engine import Batch
-from model.world.balance import Router
+from model.families.gpt2.config import GPT2Config
+from model.families.networks import build_model
+from model.families.presets import WORLD_1M
+from model.families.rope.config import RopeConfig
+from model.families.world.balance import Router
+from model.families.world.config import WorldConfig
+from model.layers.language_model import LanguageModel
+from model.notebook.callbacks import Callback, FitState
+from model.notebook.fit import fit, to_batch
+from model.training.batch import Batch
 from storage.config import changed
 from storage.errors import InputError
-from storage.probes import Probes
+from storage.formats.probes import Probes
 
 VOCAB_SIZE = 32
 Config = GPT2Config | RopeConfig | WorldConfig

@@ -8,18 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import generation
-from model.cache import Cache
-from model.config import GPT2Config, ModelConfig, RopeConfig
-from model.families import build_model
-from model.generation import generate, stream
-from model.gpt2 import GPT2
-from model.language_model import LanguageModel
-from model.layers import project
-from model.presets import WORLD_1M
-from model.prompts import pad_prompts
-from model.world.pattern import PATTERN
-from model.world.retention import RECENT, SINKS, retention
+from model.families.gpt2.config import GPT2Config
+from model.families.gpt2.network import GPT2
+from model.families.networks import build_model
+from model.families.presets import WORLD_1M
+from model.families.registry import ModelConfig
+from model.families.rope.config import RopeConfig
+from model.families.world.context.retention import RECENT, SINKS, retention
+from model.families.world.pattern import PATTERN
+from model.generation import generate as generation
+from model.generation.generate import generate, stream
+from model.layers.basic import project
+from model.layers.cache import Cache
+from model.layers.language_model import LanguageModel
+from model.layers.prompts import pad_prompts
 from storage.config import changed
 
 VOCAB = 97

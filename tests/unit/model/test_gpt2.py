@@ -5,10 +5,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from model.config import GPT2Config
-from model.gpt2 import GPT2
-from model.layers import INIT_STD, init_weights
-from model.presets import GPT2_124M
+from model.families.gpt2.config import GPT2Config
+from model.families.gpt2.network import GPT2
+from model.families.presets import GPT2_124M
+from model.layers.basic import INIT_STD, init_weights
 from storage.config import changed
 
 CONFIG = GPT2Config(vocab_size=97, n_layers=3, n_heads=4, d_model=32, max_seq_len=24)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.families import build_model
-from model.layers import FEW_VECTORS, ROW_GROUPS, init_weights, project, rotary_angles, rotate
-from model.presets import PRESETS
+from model.families.networks import build_model
+from model.families.presets import PRESETS
+from model.layers.basic import FEW_VECTORS, ROW_GROUPS, init_weights, project, rotary_angles, rotate
 from storage.config import changed
 
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from model.config import RopeConfig
-from model.layers import INIT_STD, init_weights
-from model.rope import RopeModel
+from model.families.rope.config import RopeConfig
+from model.families.rope.network import RopeModel
+from model.layers.basic import INIT_STD, init_weights
 from storage.config import changed
 
 GROUPED = RopeConfig(

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.sampling import Sampling, candidates, choose, likeliest, penalize
+from model.generation.sampling import Sampling, candidates, choose, likeliest, penalize
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.config import RopeConfig
-from model.rope import RopeModel
-from model.scoring import score_documents, windows
+from model.evaluation.scoring import score_documents, windows
+from model.families.rope.config import RopeConfig
+from model.families.rope.network import RopeModel
 
 LENGTH = 8
 EOT = 0
@@ -59,7 +59,7 @@ def test_losses_equal_a_loop_over_tokens(documents: list[list[int]], batch_token
 def test_losses_are_the_same_when_logits_are_computed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [[5, 6, 7] * 9, [1], [2] * 8]
     whole = score_documents(MODEL, documents, EOT, batch_tokens=64)
-    monkeypatch.setattr("model.scoring.LOGITS_AT_ONCE", 3 * CONFIG.vocab_size)
+    monkeypatch.setattr("model.evaluation.scoring.LOGITS_AT_ONCE", 3 * CONFIG.vocab_size)
     assert score_documents(MODEL, documents, EOT, batch_tokens=64) == pytest.approx(whole, rel=1e-6)
 
 

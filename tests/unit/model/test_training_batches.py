@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.training.batches import evaluation_batches, open_data, step_batches
 from model.training.config import TrainConfig
+from model.training.data import evaluation_batches, open_data, step_batches
 from storage.config import changed
 from storage.errors import DamagedFile, InputError
-from storage.probes import NO_LABEL, Probes
+from storage.formats.probes import NO_LABEL, Probes
 
 CONFIG = TrainConfig(max_steps=9, warmup_steps=1, global_batch_size=12, micro_batch_size=2, eval_sequences=5)
 

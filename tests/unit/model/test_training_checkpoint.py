@@ -15,11 +15,11 @@ from model.training.checkpoint import (
 )
 from model.training.checkpoint import save_checkpoint as save
 from model.training.config import TrainConfig
-from model.training.engine import MOMENTS, ModelState
+from model.training.model_state import MOMENTS, ModelState
+from storage.artifacts.store import Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
 from storage.errors import DamagedFile, InputError
-from storage.store import Store
-from storage.writer import ArtifactWriter
 
 PROGRESS = Progress(step=70, tokens=12345, seconds=6.5)
 METRICS = ['{"step": 1, "loss": 4.1}\n', '{"step": 70, "loss": 3.9}\n']

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from model.config import RopeShape
-from model.presets import preset_shape
+from model.families.presets import preset_shape
+from model.families.rope.config import RopeShape
 from model.training.config import TrainConfig, model_config_for
 from storage.config import changed
 

@@ -10,21 +10,22 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.config import GPT2Shape, RopeShape
-from model.families import build_model
-from model.language_model import LanguageModel
-from model.presets import preset_shape
-from model.training.batches import open_data
+from model.families.gpt2.config import GPT2Shape
+from model.families.networks import build_model
+from model.families.presets import preset_shape
+from model.families.rope.config import RopeShape
+from model.layers.language_model import LanguageModel
+from model.pretrained.weights import load_model
 from model.training.config import FINAL, REPORT, TrainConfig, TrainingJob, model_config_for
+from model.training.data import open_data
 from model.training.loop import train
-from model.training.schedule import learning_rate
-from model.weights import load_model
+from model.training.schedules.cosine import learning_rate
+from storage.artifacts.store import Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
 from storage.errors import InputError
-from storage.probes import Probes
-from storage.shuffle import batch_indices
-from storage.store import Store
-from storage.writer import ArtifactWriter
+from storage.formats.probes import Probes
+from storage.loader.shuffle import batch_indices
 
 CONFIG = TrainConfig(
     model=RopeShape(n_layers=2, n_heads=4, n_kv_heads=2, d_model=16, d_ff=24),

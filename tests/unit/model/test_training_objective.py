@@ -7,19 +7,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.config import WorldConfig
-from model.families import build_model
-from model.presets import WORLD_1M, preset_shape
+from model.families.networks import build_model
+from model.families.presets import WORLD_1M, preset_shape
+from model.families.world.balance import expert_loads
+from model.families.world.config import WorldConfig
+from model.families.world.network import WorldModel
+from model.training.batch import Batch, Totals
 from model.training.config import TrainConfig
-from model.training.engine import Batch, Totals, build_optimizer, set_learning_rate
-from model.training.local_engine import LocalEngine
+from model.training.engines.local import LocalEngine
 from model.training.objective import LabelCounts, Objective, class_weights, split_labels
-from model.training.schedule import expert_bias_rate
+from model.training.optimizers.adamw import build_optimizer, set_learning_rate
+from model.training.schedules.cosine import expert_bias_rate
 from model.training.update import count, update
-from model.world.balance import expert_loads
-from model.world.network import WorldModel
 from storage.config import changed
-from storage.probes import Probes
+from storage.formats.probes import Probes
 
 CONFIG = changed(WORLD_1M, d_model=32, num_experts=4, top_k=2, vocab_size=64)
 TRAIN = TrainConfig(model=preset_shape("world-1m"), max_steps=100, warmup_steps=1, expert_bias_rate=0.01)

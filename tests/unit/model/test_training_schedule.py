@@ -5,7 +5,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from model.training.config import TrainConfig
-from model.training.schedule import learning_rate
+from model.training.schedules.cosine import learning_rate
 
 
 def torch_learning_rates(config: TrainConfig) -> list[float]:

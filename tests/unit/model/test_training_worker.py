@@ -22,7 +22,7 @@ ENDED_SECONDS = 30
 
 def test_trainer_process_loads_neither_prefect_nor_an_engine_that_it_does_not_use() -> None:
     code = (
-        "import sys, model.training.worker, model.training.loop, model.training.local_engine\n"
+        "import sys, model.training.worker, model.training.loop, model.training.engines.local\n"
         "print([name for name in ('prefect', 'deepspeed', 'transformers', 'datatrove', 'wandb', 'tasks')"
         " if name in sys.modules])"
     )
@@ -31,7 +31,7 @@ def test_trainer_process_loads_neither_prefect_nor_an_engine_that_it_does_not_us
 
 
 def test_config_of_a_training_loads_no_torch() -> None:
-    code = "import sys, tasks.train_model; print([m for m in ('torch', 'prefect', 'numpy') if m in sys.modules])"
+    code = "import sys, tasks.train.stage; print([m for m in ('torch', 'prefect', 'numpy') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

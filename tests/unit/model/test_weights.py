@@ -8,16 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.config import RopeConfig
-from model.rope import RopeModel
-from model.weights import (
-    TrainedModel,
-    load_description,
-    load_model,
-    save_description,
-    save_tensors,
-    save_weights,
-)
+from model.export.saving import save_tensors, save_weights
+from model.families.rope.config import RopeConfig
+from model.families.rope.network import RopeModel
+from model.pretrained.weights import TrainedModel, load_description, load_model, save_description
 from storage.errors import DamagedFile, Fault
 
 CONFIG = RopeConfig(vocab_size=17, n_layers=2, n_heads=2, n_kv_heads=1, d_model=8, d_ff=12, max_seq_len=8)

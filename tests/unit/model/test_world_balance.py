@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.config import WorldConfig
-from model.presets import WORLD_1M
-from model.world.balance import (
+from model.families.presets import WORLD_1M
+from model.families.world.balance import (
     Router,
     balance_loss,
     expert_loads,
@@ -17,7 +16,8 @@ from model.world.balance import (
     router_loss,
     update_expert_biases,
 )
-from model.world.trace import RouterTrace, Trace
+from model.families.world.config import WorldConfig
+from model.families.world.trace import RouterTrace, Trace
 from storage.config import changed
 
 SMALL = changed(WORLD_1M, d_model=32, num_experts=8, top_k=3)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.cache import Cache
-from model.families import build_model
-from model.presets import WORLD_1M, find_preset, hybrid
-from model.prompts import pad_prompts
-from model.world.classify import Classification, classify
-from model.world.network import WorldModel
+from model.families.networks import build_model
+from model.families.presets import WORLD_1M, find_preset, hybrid
+from model.families.world.classify import Classification, classify
+from model.families.world.network import WorldModel
+from model.layers.cache import Cache
+from model.layers.prompts import pad_prompts
 from storage.config import changed
 
 CONFIG = changed(WORLD_1M, d_model=32, num_experts=4, vocab_size=97)

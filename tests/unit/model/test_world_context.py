@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.config import WorldConfig
-from model.layers import init_weights
-from model.presets import WORLD_1M, WORLD_235B
-from model.world.context import QUADRANTS, ContextLayer, ContextScores, attention_bias, write_gate
-from model.world.pattern import PATTERN
+from model.families.presets import WORLD_1M, WORLD_235B
+from model.families.world.config import WorldConfig
+from model.families.world.context.layer import QUADRANTS, ContextLayer, ContextScores, attention_bias, write_gate
+from model.families.world.pattern import PATTERN
+from model.layers.basic import init_weights
 
 BATCH, LENGTH, WINDOW = 2, 9, 4
 

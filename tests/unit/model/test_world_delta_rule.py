@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.world.delta_rule import chunked_delta_rule, delta_rule, l2_normalize, recurrent_delta_rule
+from model.families.world.delta_rule import chunked_delta_rule, delta_rule, l2_normalize, recurrent_delta_rule
 
 LENGTHS = [1, 63, 64, 65, 150]
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config import WorldConfig
-from model.layers import init_weights
-from model.presets import WORLD_1M
-from model.world.experts import Experts, MixtureOfExperts
-from model.world.trace import Trace
+from model.families.presets import WORLD_1M
+from model.families.world.config import WorldConfig
+from model.families.world.experts import Experts, MixtureOfExperts
+from model.families.world.trace import Trace
+from model.layers.basic import init_weights
 from storage.config import changed
 
 SMALL = changed(WORLD_1M, d_model=32, num_experts=8, top_k=3, d_expert=16, d_shared=24)

@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from model.config import WorldConfig
-from model.export.check import check_folder
-from model.export.folder import load_published, write_folder
-from model.export.world import code_files
-from model.generation import generate
-from model.presets import PRESETS
-from model.world.network import WorldModel
+from model.families.presets import PRESETS
+from model.families.world.config import WorldConfig
+from model.families.world.export.folder_code import code_files
+from model.families.world.network import WorldModel
+from model.generation.generate import generate
+from model.pretrained.check import check_folder
+from model.pretrained.folder import load_published, write_folder
 from storage.config import changed
 from storage.errors import Fault, InputError
-from storage.tokens import EOT, FIELD, TONE
+from storage.formats.tokens import EOT, FIELD, TONE
 
 CONFIG = changed(PRESETS["world-1m"], max_seq_len=100)
 assert isinstance(CONFIG, WorldConfig)
@@ -272,8 +272,8 @@ def test_number_of_experts_is_no_setting_of_sampling(elsewhere: Elsewhere) -> No
 
 
 def test_head_of_its_own_is_resized_with_the_embedding(tmp_path: Path) -> None:
-    from model.export.world_code.configuration_world import WorldConfig as PublishedConfig
-    from model.export.world_code.modeling_world import WorldForCausalLM
+    from model.families.world.export.code.configuration_world import WorldConfig as PublishedConfig
+    from model.families.world.export.code.modeling_world import WorldForCausalLM
 
     fields = changed(CONFIG, tie_embeddings=False, vocab_size=40).identity()
     model = WorldForCausalLM(PublishedConfig(**{k: v for k, v in fields.items() if k != "family"})).eval()
@@ -306,7 +306,7 @@ def test_check_accepts_the_folder_and_leaves_no_modules(tmp_path: Path) -> None:
 def test_other_code_is_refused_before_it_runs(tmp_path: Path) -> None:
     model = make_model()
     folder, tokenizer = write(model, tmp_path)
-    code = folder / "layers.py"
+    code = folder / "basic.py"
     code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + code.read_text())
     with pytest.raises(Fault, match="its code differ"):
         check_folder(folder, model, tokenizer, (), 0, tokenizer.get_vocab_size())

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.config import WorldConfig
-from model.estimate import count_parameters
-from model.families import build_model
-from model.layer_table import layer_table
-from model.presets import PRESETS, WORLD_1M, hybrid
+from model.families.estimate import count_parameters
+from model.families.networks import build_model
+from model.families.presets import PRESETS, WORLD_1M, hybrid
+from model.families.world.config import WorldConfig
+from model.families.world.forward_context import SuperblockContext, Surroundings
+from model.families.world.layer_table import layer_table
+from model.families.world.network import SIZE, WorldModel
+from model.families.world.pattern import PATTERN
+from model.families.world.trace import Trace
 from model.training.config import TrainConfig
-from model.world.network import SIZE, WorldModel
-from model.world.pattern import PATTERN
-from model.world.surroundings import SuperblockContext, Surroundings
-from model.world.trace import Trace
 from storage.config import changed
 
 # Sums in another order; the logits of these models are about 1.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.world.retention import check_budget, kept_keys, retention
+from model.families.world.context.retention import check_budget, kept_keys, retention
 
 
 @pytest.fixture(autouse=True)

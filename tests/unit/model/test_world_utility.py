@@ -7,8 +7,14 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from model.world.context import ContextScores
-from model.world.utility import UtilityTargets, spearman, utility_correlations, utility_loss, utility_targets
+from model.families.world.context.layer import ContextScores
+from model.families.world.context.utility import (
+    UtilityTargets,
+    spearman,
+    utility_correlations,
+    utility_loss,
+    utility_targets,
+)
 
 BATCH, HEADS, GROUPS, LENGTH, WIDTH, WINDOW, QUERIES = 2, 4, 2, 23, 8, 5, 9
 SCALE = WIDTH**-0.5

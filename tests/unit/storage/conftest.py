@@ -9,8 +9,8 @@ import botocore.session
 import pytest
 from moto.server import ThreadedMotoServer
 
-from storage.store import Artifact, Store
-from storage.writer import ArtifactWriter
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from storage.backends.base import Files
+from storage.backends.local import LocalFiles
+from storage.backends.registry import open_files
+from storage.backends.s3 import S3Files
 from storage.errors import Fault, InputError
-from storage.files import Files, LocalFiles, open_files
-from storage.s3 import S3Files
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -157,7 +159,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from storage.files import LocalFiles
+from storage.backends.local import LocalFiles
 files = LocalFiles(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for write in (files.write, files.create):
@@ -180,7 +182,7 @@ def test_local_write_that_the_disk_cannot_take_leaves_the_old_content(tmp_path: 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from storage.files import LocalFiles
+from storage.backends.local import LocalFiles
 files = LocalFiles(Path(sys.argv[1]))
 setattr(os, sys.argv[2], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 if sys.argv[3] == "put":

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.errors import DamagedFile
-from storage.formats import Document, DocumentWriter, read_documents, read_zstd_lines
+from storage.formats.documents import Document, DocumentWriter, read_documents, read_zstd_lines
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 META = st.dictionaries(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-import storage.http
+import storage.sources.http.client
 from storage.errors import Fault, InputError
-from storage.http import HttpMirror, Meter, MissingFile
-from storage.http_safety import check_redirect, shown
-from storage.http_server import serve_folder
+from storage.sources.http.client import HttpMirror, Meter, MissingFile
+from storage.sources.http.safety import check_redirect, shown
+from storage.sources.http.server import serve_folder
 
 DATA = random.Random(7).randbytes(3_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -101,7 +101,7 @@ def body(data: bytes = DATA, *, cut: int | None = None, etag: str = ETAG, ranges
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.http, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(storage.sources.http.client, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def fetch(url: str, target: Path, *, sha256: str = SHA256, retries: int = 5) -> None:
@@ -151,7 +151,7 @@ def test_fetch_after_a_failed_attempt_continues_what_is_on_disk(target: Path) ->
 
 
 def test_fetch_steady_progress_is_not_limited_by_retries(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.http, "PROGRESS_BYTES", 100_000)
+    monkeypatch.setattr(storage.sources.http.client, "PROGRESS_BYTES", 100_000)
     with scripted(body(cut=300_000)) as server:
         fetch(server.url, target, retries=1)
         assert len(server.requests) == 10

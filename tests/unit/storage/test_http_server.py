@@ -4,7 +4,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from storage.http_server import serve_folder
+from storage.sources.http.server import serve_folder
 
 DATA = bytes(range(256)) * 40
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from storage import leases
+from storage.artifacts import lease as leases
+from storage.artifacts.lease import TAKEOVER, Lease, holder_is_gone, host_identity
+from storage.artifacts.records import LeaseRecord, decode_record, encode_record
+from storage.backends.base import Files
+from storage.backends.registry import open_files
 from storage.errors import Fault, LeaseLost
-from storage.files import Files, open_files
-from storage.leases import TAKEOVER, Lease, holder_is_gone, host_identity
-from storage.records import LeaseRecord, decode_record, encode_record
 
 PATH = "leases/train/0123.json"
 REPOSITORY = Path(__file__).parents[3]
@@ -70,7 +71,7 @@ def held_elsewhere(files: Files, **fields: object) -> LeaseRecord:
 
 
 class Clock:
-    """Stands in for the time module in `storage.leases`, so that tests need not wait for hours."""
+    """Stands in for the time module in `storage.artifacts.lease`, so that tests need not wait for hours."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -127,8 +128,8 @@ def test_lease_is_renewed_until_it_is_released(files: Files, lease: Callable[...
 RACE = """
 import multiprocessing, sys, time
 from pathlib import Path
-from storage.files import open_files
-from storage.leases import Lease
+from storage.backends.registry import open_files
+from storage.artifacts.lease import Lease
 
 def contend(root, barrier, results, finish):
     lease = Lease(open_files(root), "leases/train/0123.json", "run", lambda: None)
@@ -151,8 +152,8 @@ if __name__ == "__main__":
 
 DIES = """
 import os, signal, sys
-from storage.files import open_files
-from storage.leases import Lease
+from storage.backends.registry import open_files
+from storage.artifacts.lease import Lease
 assert Lease(open_files(sys.argv[1]), "leases/train/0123.json", "dead", lambda: None).try_acquire() is None
 print("held", flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from storage.lineage import Lineage, as_lines, lineage
-from storage.records import InputRef, encode_record
-from storage.store import Artifact, Store
-from storage.writer import ArtifactWriter
+from storage.artifacts.lineage import Lineage, as_lines, lineage
+from storage.artifacts.records import InputRef, encode_record
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 
 MakeArtifact = Callable[..., Artifact]
 KEYS = {stage: f"{index:016x}" for index, stage in enumerate(("download", "filter", "train-tokenizer", "train"))}

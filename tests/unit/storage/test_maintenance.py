@@ -11,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage import maintenance
+from storage.artifacts import verify as maintenance
+from storage.artifacts.gc import Garbage, collect, plan_garbage
+from storage.artifacts.lease import Lease
+from storage.artifacts.records import LeaseRecord, Run, RunStage, StageState, encode_record
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.verify import verify_store
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import DamagedRecord, InputError
-from storage.leases import Lease
-from storage.maintenance import Garbage, collect, plan_garbage, verify_store
-from storage.records import LeaseRecord, Run, RunStage, StageState, encode_record
-from storage.store import Artifact, Store
-from storage.writer import ArtifactWriter
 
 MakeArtifact = Callable[..., Artifact]
 DAY = 86400.0

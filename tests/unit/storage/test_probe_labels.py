@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from storage.errors import DamagedFile, InputError
-from storage.parquet import METADATA_KEY
-from storage.probes import NO_LABEL, Probes
-from storage.tokens import PackedFormat, PackedSequences, SequenceWriter, TokenFormat
+from storage.formats.packed import PackedFormat, PackedSequences, SequenceWriter
+from storage.formats.parquet import METADATA_KEY
+from storage.formats.probes import NO_LABEL, Probes
+from storage.formats.tokens import TokenFormat
 
 EOT = 0
 SHA = "ab" * 32

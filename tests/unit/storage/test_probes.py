@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from storage.probes import (
+from storage.formats.probes import (
     MIN_PROBED_TOKENS,
     NO_LABEL,
     Probes,

@@ -8,9 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from storage.canonical import canonical_json
-from storage.errors import DamagedRecord
-from storage.records import (
+from storage.artifacts.records import (
     InputRef,
     LeaseRecord,
     Manifest,
@@ -24,6 +22,8 @@ from storage.records import (
     decode_record,
     encode_record,
 )
+from storage.canonical import canonical_json
+from storage.errors import DamagedRecord
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from storage import s3
+from storage.artifacts.store import Store
+from storage.backends import s3
+from storage.backends.registry import open_files
+from storage.backends.s3 import S3Files
 from storage.errors import Fault, InputError
-from storage.files import open_files
-from storage.s3 import S3Files
-from storage.store import Store
 
 CALLS: dict[str, Callable[[S3Files, Path], object]] = {
     "read": lambda files, local: files.read("a/b"),

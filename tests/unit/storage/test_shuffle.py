@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.shuffle import ROUNDS, SMALL, batch_indices, epoch_key, permuted
+from storage.loader.shuffle import ROUNDS, SMALL, batch_indices, epoch_key, permuted
 
 KEYS = st.integers(0, 2**64 - 1)
 

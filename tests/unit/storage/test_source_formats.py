@@ -10,10 +10,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-import storage.source_formats
+import storage.sources.readers.registry
 from storage.errors import InputError
-from storage.formats import Document
-from storage.source_formats import BadLine, Fields, Item, measure_source, read_source
+from storage.formats.documents import Document
+from storage.sources.readers.registry import BadLine, Fields, Item, measure_source, read_source
 
 RECORDS: list[dict[str, Any]] = [
     {"text": "Кошка спит.\n", "meta": {"pile_set_name": "Tatar", "url": "x", "n": 1}},
@@ -91,7 +91,7 @@ def test_lines_longer_and_shorter_than_chunks_arrive_whole(
     records = [json.dumps({"text": "x" * length}) for length in lengths]
     path.write_text("\n".join(records) + ("\n" if ends else ""))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage.source_formats, "CHUNK_BYTES", chunk)
+        patch.setattr(storage.sources.readers.registry, "CHUNK_BYTES", chunk)
         found = documents(path)
     assert [(document.id, len(document.text)) for document in found] == [
         (f"a.jsonl:{number}", length) for number, length in enumerate(lengths, start=1)
@@ -163,7 +163,7 @@ def test_concatenated_members_and_frames_are_all_read(tmp_path: Path) -> None:
 
 
 def test_line_beyond_the_limit_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.source_formats, "MAX_LINE_BYTES", 10 << 20)
+    monkeypatch.setattr(storage.sources.readers.registry, "MAX_LINE_BYTES", 10 << 20)
     path = tmp_path / "bomb.jsonl.zst"
     path.write_bytes(zstandard.compress(b'{"text": "a"}\n' + bytes(64 << 20)))
     with pytest.raises(InputError, match=r"line 2 of .*bomb.jsonl.zst is longer"):

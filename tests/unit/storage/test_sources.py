@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from storage.errors import Fault, InputError
-from storage.http_server import serve_folder
-from storage.sources import FolderMirror, find_files, list_mirror, open_mirror, read_checksums, split_of
+from storage.sources.files import find_files
+from storage.sources.http.server import serve_folder
+from storage.sources.mirror import FolderMirror, list_mirror, open_mirror, read_checksums, split_of
 
 SHA = "a" * 64
 

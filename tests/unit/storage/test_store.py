@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from storage.artifacts.records import Run, StoredFile, decode_record, encode_record
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import DamagedFile, DamagedRecord, InputError
-from storage.records import Run, StoredFile, decode_record, encode_record
-from storage.store import Artifact, Store
-from storage.writer import ArtifactWriter
 
 REPOSITORY = Path(__file__).parents[3]
 MakeArtifact = Callable[..., Artifact]
@@ -524,14 +524,14 @@ HEAVY = ("torch", "prefect", "datatrove", "s3fs", "transformers", "deepspeed", "
     [
         "storage",
         "storage.config",
-        "storage.files",
-        "storage.formats",
-        "storage.leases",
-        "storage.lineage",
-        "storage.maintenance",
-        "storage.s3",
-        "storage.store",
-        "storage.writer",
+        "storage.backends.local",
+        "storage.formats.documents",
+        "storage.artifacts.lease",
+        "storage.artifacts.lineage",
+        "storage.artifacts.verify",
+        "storage.backends.s3",
+        "storage.artifacts.store",
+        "storage.artifacts.writer",
     ],
 )
 def test_import_of_storage_loads_nothing_heavy(module: str) -> None:

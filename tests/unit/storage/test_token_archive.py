@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from storage.errors import DamagedFile, InputError
-from storage.token_archive import TokenArchive, TokenArchiveWriter
-from storage.tokens import TokenFormat
+from storage.formats.token_archive import TokenArchive, TokenArchiveWriter
+from storage.formats.tokens import TokenFormat
 
 EOT = 0
 SHA = "ab" * 32
@@ -27,7 +27,7 @@ def document(*ids: int) -> NDArray[np.int64]:
 def test_archive_gives_back_documents_in_order(
     tmp_path: Path, token_format: TokenFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.token_archive.ROW_GROUP_TOKENS", 10)
+    monkeypatch.setattr("storage.formats.token_archive.ROW_GROUP_TOKENS", 10)
     random = np.random.default_rng(1)
     highest = HIGHEST[token_format.vocab_size]
     texts = [random.integers(1, highest + 1, size).tolist() for size in (0, 3, 30, 1, 0, 12)]
@@ -62,7 +62,9 @@ def test_archive_same_documents_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_archive_names_the_subset_of_each_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.token_archive.ROW_GROUP_TOKENS", 3)  # each row group has a dictionary of its own
+    monkeypatch.setattr(
+        "storage.formats.token_archive.ROW_GROUP_TOKENS", 3
+    )  # each row group has a dictionary of its own
     wanted = ["web", "books", "web", "law", "books", "web"]
     with TokenArchiveWriter(tmp_path / "a", TokenFormat(100, 0, SHA)) as writer:
         for number, subset in enumerate(wanted):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from storage.errors import DamagedFile, InputError
-from storage.parquet import METADATA_KEY
-from storage.tokens import PackedFormat, PackedSequences, SequenceWriter, TokenFormat
+from storage.formats.packed import PackedFormat, PackedSequences, SequenceWriter
+from storage.formats.parquet import METADATA_KEY
+from storage.formats.tokens import TokenFormat
 
 EOT = 0
 SHA = "ab" * 32

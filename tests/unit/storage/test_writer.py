@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storage.artifacts.records import encode_record
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
+from storage.backends.base import Files
 from storage.errors import DamagedFile, InputError
-from storage.files import Files
-from storage.records import encode_record
-from storage.store import Artifact, Store
-from storage.writer import ArtifactWriter
 
 STAGE, KEY = "filter", "0123456789abcdef"
 

@@ -8,10 +8,10 @@ import torch
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from model.config import WorldConfig
-from model.world.network import WorldModel
-from model.world.trace import Trace
-from tasks.context_evaluation import measure_context, readable_tokens, sample_documents
+from model.families.world.config import WorldConfig
+from model.families.world.network import WorldModel
+from model.families.world.trace import Trace
+from tasks.evaluate.context import measure_context, readable_tokens, sample_documents
 
 CONFIG = WorldConfig(
     n_superblocks=2, d_model=16, n_heads=2, n_kv_heads=1, head_dim=8, n_key_heads=1, key_dim=8, n_value_heads=2,

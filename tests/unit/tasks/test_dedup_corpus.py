@@ -7,18 +7,21 @@ from random import Random
 import pytest
 from datatrove.utils.text import simplify_text
 
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import DamagedFile, InputError
-from storage.formats import Document, DocumentWriter, read_documents
-from storage.store import Artifact, Store
-from storage.writer import ArtifactWriter
-from tasks.build import TABLES, Execution
-from tasks.dedup_corpus import STAGE, DedupConfig
-from tasks.duplicate_drops import SAMPLES
-from tasks.filter_policies import MinHash
-from tasks.filter_words import WordTable
-from tasks.signature_files import SignatureWriter
-from tasks.signatures import Signer, exact_hash
-from tasks.stage import RunContext, run_stage
+from storage.formats.documents import Document, DocumentWriter, read_documents
+from storage.formats.minhash import MinHash
+from storage.formats.signatures import SignatureWriter
+from tasks.core.context import TABLES
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext
+from tasks.dedup.config import DedupConfig
+from tasks.dedup.drops import SAMPLES
+from tasks.dedup.stage import STAGE
+from tasks.filter.signatures import Signer, exact_hash
+from tasks.filter.words import WordTable
 
 Text = tuple[str, str]  # subset, text
 

@@ -14,14 +14,15 @@ import pytest
 import zstandard
 from pydantic import ValidationError
 
-import storage.http
+import storage.sources.http.client
+from storage.artifacts.store import Artifact, Store
 from storage.errors import Fault, InputError
-from storage.formats import Document, read_documents
-from storage.http_server import FolderHandler, serve_folder
-from storage.store import Artifact, Store
-from tasks.build import Execution
-from tasks.download_corpus import STAGE, DownloadConfig, corpus_sources
-from tasks.stage import RunContext, run_stage
+from storage.formats.documents import Document, read_documents
+from storage.sources.http.server import FolderHandler, serve_folder
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext
+from tasks.download.stage import STAGE, DownloadConfig, corpus_sources
 
 Progress = list[tuple[int, int, str]]
 
@@ -78,7 +79,7 @@ def mirror(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.http, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(storage.sources.http.client, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def test_mirror_becomes_shards_with_its_splits_ids_and_meta(tmp_path: Path, mirror: Path) -> None:
@@ -315,10 +316,11 @@ def test_sources_that_change_between_key_and_work_are_a_fault(
 
 RUN = """
 import sys
-from tasks.download_corpus import STAGE, DownloadConfig
-from tasks.stage import RunContext, run_stage
-from storage.store import Store
-from tasks.build import Execution
+from tasks.download.stage import STAGE, DownloadConfig
+from tasks.core.stage import RunContext
+from tasks.core.runner import run_stage
+from storage.artifacts.store import Store
+from tasks.core.execution import Execution
 if __name__ == "__main__":
     context = RunContext(Store(sys.argv[1]), "run-0", {}, Execution(workers=1))
     run_stage(STAGE, DownloadConfig(mirror=sys.argv[2], shard_bytes=9_000, parallel_downloads=1), {}, context)
@@ -426,7 +428,7 @@ def test_config_identity_has_no_places() -> None:
 
 def test_stage_module_imports_nothing_heavy() -> None:
     code = (
-        "import sys, tasks.download_corpus; "
+        "import sys, tasks.download.stage; "
         "print([name for name in ('torch', 'datatrove', 'prefect', 'httpx', 'pyarrow') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code]

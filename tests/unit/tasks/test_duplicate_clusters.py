@@ -9,9 +9,9 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.duplicate_clusters import CorpusSignatures, Duplicates, find_duplicates
-from tasks.filter_policies import MinHash
-from tasks.signature_files import SignatureWriter
+from storage.formats.minhash import MinHash
+from storage.formats.signatures import SignatureWriter
+from tasks.dedup.clusters import CorpusSignatures, Duplicates, find_duplicates
 
 LAYOUT = MinHash(num_buckets=4, hashes_per_bucket=2)
 

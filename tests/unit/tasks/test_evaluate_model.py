@@ -14,19 +14,22 @@ import torch
 import zstandard
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from model.config import RopeConfig
-from model.rope import RopeModel
-from model.weights import TrainedModel, load_model, save_description, save_weights
+from model.export.saving import save_weights
+from model.families.rope.config import RopeConfig
+from model.families.rope.network import RopeModel
+from model.pretrained.weights import TrainedModel, load_model, save_description
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
 from storage.errors import DamagedFile, Fault, InputError
-from storage.formats import Document, DocumentWriter
-from storage.store import Artifact, Store
-from storage.tokens import EOT
-from storage.writer import ArtifactWriter
-from tasks.build import TABLES, Build, Execution
-from tasks.evaluate_model import STAGE, EvaluateConfig, evaluate_model
-from tasks.held_out import compressed_bytes, read_held_out
-from tasks.stage import RunContext, StageResult, run_stage
+from storage.formats.documents import Document, DocumentWriter
+from storage.formats.tokens import EOT
+from tasks.core.context import TABLES, Build
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext, StageResult
+from tasks.evaluate.held_out import compressed_bytes, read_held_out
+from tasks.evaluate.stage import STAGE, EvaluateConfig, evaluate_model
 
 LENGTH = 16
 SHAPE = RopeConfig(vocab_size=320, n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24, max_seq_len=LENGTH)

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.field_labels import FIELD_OF_SUBSET, FIELDS, field_label
+from tasks.labels.field import FIELD_OF_SUBSET, FIELDS, field_label
 
 # The names in The Pile, in the order of table 1 of arXiv:2101.00027.
 SUBSETS = """Pile-CC,PubMed Central,Books3,OpenWebText2,ArXiv,Github,FreeLaw,StackExchange,USPTO Backgrounds,

@@ -8,14 +8,7 @@ from datatrove.pipeline.filters import FineWebQualityFilter, GopherQualityFilter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.filter_blocks import (
-    CodeFilter,
-    FastGopherQuality,
-    FastGopherRepetition,
-    LengthFilter,
-    policy_blocks,
-)
-from tasks.filter_policies import (
+from tasks.filter.policies import (
     POLICIES,
     CodeRules,
     FineWebQuality,
@@ -24,7 +17,14 @@ from tasks.filter_policies import (
     LengthRules,
     Policy,
 )
-from tasks.filter_words import WhitespaceTokenizer
+from tasks.filter.rules.blocks import (
+    CodeFilter,
+    FastGopherQuality,
+    FastGopherRepetition,
+    LengthFilter,
+    policy_blocks,
+)
+from tasks.filter.words import WhitespaceTokenizer
 
 TOKENIZER = WhitespaceTokenizer()
 VOCABULARY = [
@@ -193,10 +193,10 @@ def test_blocks_work_without_the_spacy_package() -> None:
     program = (
         "import sys; sys.modules['spacy'] = None\n"
         "from datatrove.data import Document\n"
-        "from tasks.filter_blocks import policy_blocks\n"
-        "from tasks.filter_policies import POLICIES\n"
-        "from tasks.filter_words import WhitespaceTokenizer\n"
-        "from tasks.signatures import Signer, exact_hash\n"
+        "from tasks.filter.rules.blocks import policy_blocks\n"
+        "from tasks.filter.policies import POLICIES\n"
+        "from tasks.filter.words import WhitespaceTokenizer\n"
+        "from tasks.filter.signatures import Signer, exact_hash\n"
         f"text = {PROSE!r} * 9\n"
         "for policy in POLICIES.values():\n"
         "    for block in policy_blocks(policy, WhitespaceTokenizer()):\n"

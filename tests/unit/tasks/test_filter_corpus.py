@@ -9,17 +9,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
-from storage.formats import Document, DocumentWriter, read_documents
-from storage.store import Artifact, Store
-from storage.writer import ArtifactWriter
-from tasks.build import TABLES, Execution
-from tasks.filter_corpus import STAGE, FilterConfig
-from tasks.filter_pipeline import SAMPLE_CHARACTERS, SAMPLES, filter_pipeline
-from tasks.filter_policies import CodeRules, GopherQuality, LengthRules, MinHash, Policy
-from tasks.signature_files import read_layout, read_signatures
-from tasks.signatures import exact_hash
-from tasks.stage import RunContext, run_stage
+from storage.formats.documents import Document, DocumentWriter, read_documents
+from storage.formats.minhash import MinHash
+from storage.formats.signatures import read_layout, read_signatures
+from tasks.core.context import TABLES
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext
+from tasks.filter.config import FilterConfig
+from tasks.filter.pipeline import SAMPLE_CHARACTERS, SAMPLES, filter_pipeline
+from tasks.filter.policies import CodeRules, GopherQuality, LengthRules, Policy
+from tasks.filter.signatures import exact_hash
+from tasks.filter.stage import STAGE
 
 CONFIG = FilterConfig(
     policies={

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from storage.canonical import canonical_json
-from tasks.filter_corpus import FilterConfig
-from tasks.filter_policies import POLICIES, SUBSETS, GopherRepetition, LengthRules, Policy
+from tasks.filter.config import FilterConfig
+from tasks.filter.policies import POLICIES, SUBSETS, GopherRepetition, LengthRules, Policy
 
 PILE = """ArXiv, BookCorpus2, Books3, DM Mathematics, Enron Emails, EuroParl, FreeLaw, Github, Gutenberg (PG-19),
 HackerNews, NIH ExPorter, OpenSubtitles, OpenWebText2, PhilPapers, Pile-CC, PubMed Abstracts, PubMed Central,

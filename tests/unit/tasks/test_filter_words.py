@@ -5,8 +5,8 @@ from datatrove.utils.text import PUNCTUATION_SET, simplify_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import filter_words
-from tasks.filter_words import WhitespaceTokenizer, WordTable, normalised_lines
+from tasks.filter import words as filter_words
+from tasks.filter.words import WhitespaceTokenizer, WordTable, normalised_lines
 
 # Letters with and without accents, final sigma, digits and separators of several scripts, marks, and every kind of
 # white space that str.split knows.

@@ -8,7 +8,14 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from tasks.head_baselines import BUCKETS, BagOfWords, Baselines, commonest_class, fit_softmax, hashed_words
+from tasks.evaluate.head_baselines import (
+    BUCKETS,
+    BagOfWords,
+    Baselines,
+    commonest_class,
+    fit_softmax,
+    hashed_words,
+)
 
 CATS = ["the cat purrs", "a Cat, a cat!", "my kitten and the cat", "cat (old)"]
 DOGS = ["the dog barks", "a dog is a dog", "DOG and puppy", "this dog: good"]

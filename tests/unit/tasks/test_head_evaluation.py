@@ -11,22 +11,26 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from model.config import RopeConfig, WorldConfig
-from model.families import build_model
-from model.weights import TrainedModel, load_model, save_description, save_weights
+from model.export.saving import save_weights
+from model.families.networks import build_model
+from model.families.rope.config import RopeConfig
+from model.families.world.config import WorldConfig
+from model.pretrained.weights import TrainedModel, load_model, save_description
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
 from storage.errors import InputError
-from storage.formats import Document, DocumentWriter
-from storage.store import Artifact, Store
-from storage.tokens import EOT, FIELD, TONE
-from storage.writer import ArtifactWriter
-from tasks.build import TABLES, Execution
-from tasks.evaluate_model import STAGE, EvaluateConfig
-from tasks.field_labels import FIELDS
-from tasks.head_evaluation import class_rows, scores
-from tasks.held_out import read_train_sample
-from tasks.stage import RunContext, run_stage
-from tasks.tone_labels import TONES, tone_label
+from storage.formats.documents import Document, DocumentWriter
+from storage.formats.tokens import EOT, FIELD, TONE
+from tasks.core.context import TABLES
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext
+from tasks.evaluate.heads import class_rows, scores
+from tasks.evaluate.held_out import read_train_sample
+from tasks.evaluate.stage import STAGE, EvaluateConfig
+from tasks.labels.field import FIELDS
+from tasks.labels.tone import TONES, tone_label
 
 SHAPE = WorldConfig(
     n_superblocks=1, d_model=16, n_heads=2, n_kv_heads=1, head_dim=8, n_key_heads=1, key_dim=8, n_value_heads=2,

@@ -12,19 +12,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
-from storage.probes import NO_LABEL, Probes
-from storage.store import Artifact, Store
-from storage.token_archive import TokenArchiveWriter
-from storage.tokens import EOT as EOT_NAME
-from storage.tokens import FIELD, SEQUENCES, TOKENIZER, TOKENS, TONE, PackedSequences, TokenFormat
-from storage.writer import ArtifactWriter
-from tasks.build import TABLES, Execution
-from tasks.field_labels import FIELDS
-from tasks.pack_tokens import STAGE, PackConfig, best_fit_decreasing, cut_documents, pack_pieces
-from tasks.stage import RunContext, run_stage
-from tasks.tone_labels import TONES, tone_label
-from tasks.train_tokenizer import TrainTokenizerConfig, bpe_trainer, untrained_tokenizer
+from storage.formats.packed import PackedSequences
+from storage.formats.probes import NO_LABEL, Probes
+from storage.formats.token_archive import TokenArchiveWriter
+from storage.formats.tokens import EOT as EOT_NAME
+from storage.formats.tokens import FIELD, SEQUENCES, TOKENIZER, TOKENS, TONE, TokenFormat
+from tasks.core.context import TABLES
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext
+from tasks.labels.field import FIELDS
+from tasks.labels.tone import TONES, tone_label
+from tasks.pack.stage import STAGE, PackConfig, best_fit_decreasing, cut_documents, pack_pieces
+from tasks.train_tokenizer.stage import TrainTokenizerConfig, bpe_trainer, untrained_tokenizer
 
 EOT, VOCAB_SIZE = 0, 500
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
@@ -225,8 +228,8 @@ def test_pack_two_workers_make_the_same_artifact_as_one(tmp_path: Path) -> None:
 
 
 def test_pack_small_windows_lose_no_token(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.token_archive.ROW_GROUP_TOKENS", 100)
-    monkeypatch.setattr("tasks.pack_tokens.WINDOW_TOKENS", 500)
+    monkeypatch.setattr("storage.formats.token_archive.ROW_GROUP_TOKENS", 100)
+    monkeypatch.setattr("tasks.pack.stage.WINDOW_TOKENS", 500)
     corpus = make_corpus({"train-00000": 300})
     rows = rows_of(pack(store, corpus), "train-")
     assert Counter(token for row in rows for piece in row for token in piece) == Counter(
@@ -407,8 +410,8 @@ def test_pack_with_probes_in_small_windows_labels_the_same_documents(
 ) -> None:
     texts = {"train-00000": make_texts()["train-00000"]}
     whole = pack_texts(store, texts)
-    monkeypatch.setattr("storage.token_archive.ROW_GROUP_TOKENS", 300)
-    monkeypatch.setattr("tasks.pack_tokens.WINDOW_TOKENS", 1000)
+    monkeypatch.setattr("storage.formats.token_archive.ROW_GROUP_TOKENS", 300)
+    monkeypatch.setattr("tasks.pack.stage.WINDOW_TOKENS", 1000)
     changed = {"train-00000": [*texts["train-00000"], ("FreeLaw", "short")]}
     pieces = pack_texts(store, changed)
     for name, count in whole.counts.items():

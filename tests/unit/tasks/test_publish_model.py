@@ -9,21 +9,28 @@ import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from model.config import GPT2Config, ModelConfig, RopeConfig, WorldConfig
-from model.export.folder import load_published
-from model.families import build_model
-from model.weights import TrainedModel, load_model, save_description, save_weights
+from model.export.saving import save_weights
+from model.families.gpt2.config import GPT2Config
+from model.families.networks import build_model
+from model.families.registry import ModelConfig
+from model.families.rope.config import RopeConfig
+from model.families.world.config import WorldConfig
+from model.pretrained.folder import load_published
+from model.pretrained.weights import TrainedModel, load_model, save_description
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
 from storage.errors import DamagedFile, Fault, InputError
-from storage.formats import Document, DocumentWriter
-from storage.store import Artifact, Store
-from storage.tokens import EOT, FIELD, TONE
-from storage.writer import ArtifactWriter
-from tasks import evaluate_model
-from tasks.build import TABLES, Build, Execution
-from tasks.model_card import ARCHITECTURES, limits, usage
-from tasks.publish_model import STAGE, PublishConfig, publish_model
-from tasks.stage import RunContext, StageResult, run_stage
+from storage.formats.documents import Document, DocumentWriter
+from storage.formats.tokens import EOT, FIELD, TONE
+from tasks.core.context import TABLES, Build
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext, StageResult
+from tasks.evaluate import stage as evaluate_model
+from tasks.publish.config import PublishConfig
+from tasks.publish.model_card import ARCHITECTURES, limits, usage
+from tasks.publish.stage import STAGE, publish_model
 
 FILES = {
     "README.md",

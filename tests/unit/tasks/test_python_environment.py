@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-import tasks.python_environment as environment
+import storage.sources.python_environment.texts as environment
 from storage.errors import InputError
-from storage.formats import read_zstd_lines
-from storage.sources import FolderMirror, list_mirror
-from tasks.python_environment import (
+from storage.formats.documents import read_zstd_lines
+from storage.sources.mirror import FolderMirror, list_mirror
+from storage.sources.python_environment.mirror import lay_out_mirror
+from storage.sources.python_environment.texts import (
     InstalledFile,
     collect_texts,
     docstring_page,
     environment_digest,
     installed_files,
 )
-from tasks.python_environment_mirror import lay_out_mirror
 
 REQUESTED = 3_000_000
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

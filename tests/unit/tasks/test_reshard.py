@@ -8,14 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from storage.artifacts.records import Part
+from storage.artifacts.store import Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import Fault, InputError
-from storage.formats import Document, read_documents
-from storage.records import Part
-from storage.source_formats import Fields
-from storage.sources import SourceFile, find_files
-from storage.store import Store
-from storage.writer import ArtifactWriter
-from tasks.reshard import WriteShards, plan_groups, split_by_hash
+from storage.formats.documents import Document, read_documents
+from storage.sources.base import SourceFile
+from storage.sources.files import find_files
+from storage.sources.readers.registry import Fields
+from tasks.download.reshard import WriteShards, plan_groups, split_by_hash
 
 Files = list[list[str]]
 

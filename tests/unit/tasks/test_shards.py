@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import tasks
+from storage.artifacts.store import Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
-from storage.store import Store
-from storage.writer import ArtifactWriter
-from tasks.build import Build, Execution
-from tasks.shards import for_each_shard
+from tasks.core.context import Build
+from tasks.core.execution import Execution
+from tasks.executors.local import for_each_shard
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,11 @@ import sys
 import time
 from pathlib import Path
 
-from storage.store import Store
-from storage.writer import ArtifactWriter
-from tasks.build import Build, Execution
-from tasks.shards import for_each_shard
+from storage.artifacts.store import Store
+from storage.artifacts.writer import ArtifactWriter
+from tasks.core.context import Build
+from tasks.core.execution import Execution
+from tasks.executors.local import for_each_shard
 
 
 class Work:

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.errors import DamagedFile
-from tasks.filter_policies import MinHash
-from tasks.filter_words import WordTable
-from tasks.signature_files import SignatureWriter, read_layout, read_signatures
-from tasks.signatures import (
+from storage.formats.minhash import MinHash
+from storage.formats.signatures import SignatureWriter, read_layout, read_signatures
+from tasks.filter.signatures import (
     BLOCK,
     Signer,
     exact_hash,
@@ -22,6 +21,7 @@ from tasks.signatures import (
     minima_kernel,
     n_gram_hashes,
 )
+from tasks.filter.words import WordTable
 
 KNOWN = [1037310160892822353, 1787725077390888926, 1677101067315281982]
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from storage.artifacts.lease import Lease
+from storage.artifacts.records import Part
+from storage.artifacts.store import Artifact, Store
 from storage.config import Config
 from storage.errors import InputError, LeaseLost
-from storage.leases import Lease
-from storage.records import Part
-from storage.store import Artifact, Store
-from tasks.build import TABLES, Build, Execution
-from tasks.shards import for_each_shard
-from tasks.stage import RunContext, Stage, run_stage
+from tasks.core.context import TABLES, Build
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext, Stage
+from tasks.executors.local import for_each_shard
 
 
 class LinesConfig(Config):

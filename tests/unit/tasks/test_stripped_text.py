@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.stripped_text import without_markup, without_question_marks
+from tasks.evaluate.stripped_text import without_markup, without_question_marks
 
 
 @pytest.mark.parametrize(

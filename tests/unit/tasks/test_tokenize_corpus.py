@@ -6,15 +6,16 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import DamagedFile, InputError
-from storage.formats import DOCUMENTS, Document, DocumentWriter
-from storage.store import Artifact, Store
-from storage.token_archive import TokenArchive
-from storage.tokens import EOT, TOKENIZER, TOKENS, TokenFormat
-from storage.writer import ArtifactWriter
-from tasks.build import Execution
-from tasks.stage import RunContext, run_stage
-from tasks.tokenize_corpus import BATCH_BYTES, STAGE, TokenizeConfig, batches
+from storage.formats.documents import DOCUMENTS, Document, DocumentWriter
+from storage.formats.token_archive import TokenArchive
+from storage.formats.tokens import EOT, TOKENIZER, TOKENS, TokenFormat
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext
+from tasks.tokenize.stage import BATCH_BYTES, STAGE, TokenizeConfig, batches
 
 TEXTS = [
     "The quick brown fox; it's 13 o'clock.",

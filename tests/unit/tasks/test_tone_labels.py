@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.tone_labels import ACRONYMS, IMPERATIVES, MAX_CHARACTERS, TONES, rule_strengths, tone_label
+from tasks.labels.tone import ACRONYMS, IMPERATIVES, MAX_CHARACTERS, TONES, rule_strengths, tone_label
 
 PLAIN = "The old mill stood on the river for a hundred years and was used by the people of the three villages."
 PLAIN_TOO = "In the winter the water was low and the wheel was still for days on end."

@@ -8,18 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from model.config import RopeShape
+from model.families.rope.config import RopeShape
+from model.pretrained.weights import load_model
 from model.training.config import FINAL, ArtifactRef, TrainConfig, TrainerStatus, TrainingJob
 from model.training.loop import train
-from model.weights import load_model
+from storage.artifacts.store import Artifact
+from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
 from storage.errors import Fault, InputError
-from storage.store import Artifact
-from storage.writer import ArtifactWriter
-from tasks.build import TABLES, Execution
-from tasks.stage import RunContext, run_stage, stage_key
-from tasks.train_model import STAGE, check_execution
-from tasks.trainer_process import failure
+from tasks.core.context import TABLES
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext, stage_key
+from tasks.train.process import failure
+from tasks.train.stage import STAGE, check_execution
 
 CONFIG = TrainConfig(
     model=RopeShape(n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24),

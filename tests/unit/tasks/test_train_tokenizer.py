@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
+from storage.artifacts.store import Artifact, Store
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import Fault, InputError
-from storage.formats import DOCUMENTS, Document, DocumentWriter
-from storage.store import Artifact, Store
-from storage.tokens import EOT, FIELD, TOKENIZER, TONE
-from storage.writer import ArtifactWriter
-from tasks.build import TABLES, Execution
-from tasks.stage import RunContext, run_stage
-from tasks.tokenizer_check import CHECKED_TEXTS, check_round_trip, load_tokenizer
-from tasks.tokenizer_sample import document_hash, lowest_hashes, sample_documents, without_long_words
-from tasks.train_tokenizer import STAGE, TrainTokenizerConfig
+from storage.formats.documents import DOCUMENTS, Document, DocumentWriter
+from storage.formats.tokenizer import CHECKED_TEXTS, check_round_trip, load_tokenizer
+from storage.formats.tokens import EOT, FIELD, TOKENIZER, TONE
+from tasks.core.context import TABLES
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext
+from tasks.train_tokenizer.sample import document_hash, lowest_hashes, sample_documents, without_long_words
+from tasks.train_tokenizer.stage import STAGE, TrainTokenizerConfig
 
 ROOT = Path(__file__).parents[3]
 Corpus = dict[str, list[Document]]
@@ -175,7 +177,8 @@ def test_train_tokenizer_same_bytes_whatever_the_number_of_threads(tmp_path: Pat
         folder = str(tmp_path / threads)
         code = (
             f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            "from pathlib import Path\nfrom storage.store import Store\nimport test_train_tokenizer as t\n"
+            "from pathlib import Path\nfrom storage.artifacts.store import Store\n"
+            "import test_train_tokenizer as t\n"
             f"print(t.train(Store({folder!r}), t.make_corpus()).content_digest)"
         )
         environment = os.environ | {"RAYON_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.world_report import context_sections, heads_sections, score_rows, verdict, world_sections
+from tasks.reports.world import context_sections, heads_sections, score_rows, verdict, world_sections
 
 
 def scored(documents: int, head: float, majority: float, words: float) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The `pile` command: reads arguments, prints results."""

@@ -1,0 +1,241 @@
+"""The verb that says on paper what a model is and what its training takes, before anything is built or paid."""
+
+import argparse
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from flows.command.store import print_json
+from flows.recipes.reading import find_recipe
+from flows.recipes.registry import RECIPES
+from flows.summary import counted, text_table
+from model.families import estimate as paper
+from model.families.presets import PRESETS
+from model.families.registry import ModelConfig
+from model.families.world.config import WorldConfig
+from model.training.config import model_config_for
+from storage.errors import InputError
+
+PILE_TOKENS = 300e9
+"""About what The Pile holds, read once: the tokens of a preset, which has no recipe to say."""
+
+STATES_SHARE = 0.8
+"""Part of a GPU's memory that training states may take, a guess; activations and gathered layers need the rest."""
+
+
+class Gpu(NamedTuple):
+    """What a data sheet says about a GPU."""
+
+    memory_bytes: float
+    flops: float
+    """Dense matrix products in bfloat16, per second; data sheets print twice that, for sparse ones."""
+
+
+GPUS = {
+    "h100": Gpu(80e9, 989e12),  # NVIDIA H100 data sheet, SXM: 80 GB, 1,979 TFLOPS with sparsity
+    "h200": Gpu(141e9, 989e12),  # NVIDIA H200 data sheet, SXM: 141 GB, 1,979 TFLOPS with sparsity
+    "a100": Gpu(80e9, 312e12),  # NVIDIA A100 80GB data sheet, SXM: 312 TFLOPS dense
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The training that is estimated."""
+
+    name: str
+    source: str
+    """`preset` or `recipe`."""
+    config: ModelConfig
+    sequence_length: int
+    tokens: float
+
+
+def estimate(options: argparse.Namespace) -> int:
+    """Print parameters, FLOPs, memory and time of a preset or of a recipe's model."""
+    _check(options)
+    subject = _find_subject(options)
+    if options.layers:
+        rows = _layer_rows(subject)
+        print_json(rows) if options.json else print(text_table(rows))
+        return 0
+    numbers = {**_model_numbers(subject), **_training_numbers(subject, options)}
+    print_json(numbers) if options.json else _print_tables(numbers)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    for option, value, holds, must in (
+        ("--tokens", options.tokens, options.tokens is None or options.tokens > 0, "a number above 0, as 300e9"),
+        ("--gpus", options.gpus, options.gpus >= 1, "a number of GPUs from 1 on"),
+        ("--mfu", options.mfu, 0 < options.mfu <= 1, "above 0 and at most 1, as 0.4 for 40 % of the peak"),
+        ("--price", options.price, options.price is None or options.price >= 0, "a price per GPU hour, 0 or more"),
+        (
+            "--sequence-length", options.sequence_length,
+            options.sequence_length is None or options.sequence_length >= 1, "a number of tokens from 1 on",
+        ),
+    ):  # fmt: skip
+        if not holds or (value is not None and not math.isfinite(value)):
+            raise InputError(f"{option} must be {must}, found {value}")
+
+
+def _find_subject(options: argparse.Namespace) -> Subject:
+    """Return the named training. A recipe comes before a preset of its name, for it says the tokens, too."""
+    name, tokens = options.model, PILE_TOKENS
+    if name in RECIPES or name.endswith((".yaml", ".yml", ".json")):
+        recipe = find_recipe(name)
+        length = options.sequence_length or recipe.pack.sequence_length
+        config = model_config_for(
+            recipe.train.model, recipe.train_tokenizer.vocab_size, recipe.pack.sequence_length
+        )
+        source = "recipe"
+        tokens = float(recipe.train.max_steps * recipe.train.global_batch_size * length)
+    elif name in PRESETS:
+        config = PRESETS[name]
+        length = options.sequence_length or config.max_seq_len
+        source = "preset"
+    else:
+        raise InputError(
+            f"a model must be a preset ({', '.join(PRESETS)}), a recipe ({', '.join(RECIPES)}) or a .yaml or "
+            f".json file with a recipe, found {name!r}"
+        )
+    if config.family == "gpt2" and length > config.max_seq_len:
+        raise InputError(
+            f"--sequence-length must be at most {config.max_seq_len}, the positions that {name} has learned, "
+            f"found {length}"
+        )
+    return Subject(name, source, config, length, options.tokens or tokens)
+
+
+def _layer_rows(subject: Subject) -> list[dict[str, Any]]:
+    """Return the layers of a world model one by one, counted on the modules themselves."""
+    if not isinstance(subject.config, WorldConfig):
+        raise InputError(f"--layers needs a model of the world family, found {subject.name}; try world-235b")
+    import torch  # noqa: PLC0415 - a second, and only this needs the modules
+
+    from model.families.world.layer_table import layer_table  # noqa: PLC0415 - loads torch
+    from model.families.world.network import WorldModel  # noqa: PLC0415 - loads torch
+
+    with torch.device("meta"):
+        return [row._asdict() for row in layer_table(WorldModel(subject.config))]
+
+
+def _model_numbers(subject: Subject) -> dict[str, Any]:
+    config, length = subject.config, subject.sequence_length
+    return {
+        "model": subject.name,
+        "source": subject.source,
+        "family": config.family,
+        "layers": paper.count_table_layers(config),
+        "superblocks": config.n_superblocks if isinstance(config, WorldConfig) else 0,
+        "vocab_size": config.vocab_size,
+        "sequence_length": length,
+        "parameters": paper.count_parameters(config),
+        "active_parameters": paper.count_active_parameters(config),
+        "parameters_by_kind": paper.parameter_split(config),
+        "flops_per_token": paper.training_flops_per_token(config, length),
+        "flops_per_token_by_kind": paper.training_flops_split(config, length),
+        "weight_bytes": paper.weight_bytes(config),
+        "kv_cache_bytes_per_token": paper.kv_cache_bytes_per_token(config),
+        "delta_net_state_bytes": paper.delta_net_state_bytes(config),
+        "layer_input_bytes_per_sequence": paper.layer_input_bytes(config, length),
+    }
+
+
+def _training_numbers(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
+    config, gpu = subject.config, GPUS[options.gpu]
+    room = STATES_SHARE * gpu.memory_bytes
+    states = [
+        {
+            "states": kind,
+            "bytes_per_parameter": sum(parts),
+            "bytes": paper.training_state_bytes(config, kind),
+            "bytes_per_gpu": paper.training_state_bytes(config, kind, options.gpus),
+            "fits": paper.training_state_bytes(config, kind, options.gpus) <= room,
+            "min_gpus": paper.min_ranks(config, room, kind),
+        }
+        for kind, parts in paper.TRAINING_STATES.items()
+    ]
+    flops = subject.tokens * paper.training_flops_per_token(config, subject.sequence_length)
+    gpu_hours = flops / (gpu.flops * options.mfu) / 3600
+    training = {
+        "gpu": options.gpu,
+        "gpus": options.gpus,
+        "gpu_memory_bytes": gpu.memory_bytes,
+        "mfu": options.mfu,
+        "tokens": subject.tokens,
+        "flops": flops,
+        "gpu_hours": gpu_hours,
+        "days": gpu_hours / options.gpus / 24,
+    }
+    if options.price is not None:
+        training["cost"] = gpu_hours * options.price
+    return {"training_states": states, "training": training}
+
+
+def _print_tables(numbers: dict[str, Any]) -> None:
+    total, active, training = numbers["parameters"], numbers["active_parameters"], numbers["training"]
+    layers = f"{numbers['layers']} layers"
+    if numbers["superblocks"]:
+        layers += f" ({counted(numbers['superblocks'], 'superblocks')} x 8 + 5)"
+    print(
+        f"{numbers['model']} ({numbers['source']}): {numbers['family']} family, {layers}, vocabulary "
+        f"{numbers['vocab_size']:,}, sequences of {numbers['sequence_length']:,} tokens\n"
+    )
+    kinds = {**numbers["parameters_by_kind"], "total": total, "active per token": active}
+    print(_counts("parameters", kinds, total))
+    flops = {**numbers["flops_per_token_by_kind"], "total": numbers["flops_per_token"]}
+    print("\n" + _counts("FLOPs per trained token", flops, numbers["flops_per_token"]))
+    print(f"\ntraining states, fully sharded over {training['gpus']:,} {training['gpu'].upper()}")
+    print(text_table([_states_row(row) for row in numbers["training_states"]]))
+    print(
+        f"They may take {STATES_SHARE:.0%} of the {training['gpu_memory_bytes'] / 1e9:.0f} GB of a GPU; the rest "
+        f"is for activations and gathered layers."
+    )
+    print("\n" + text_table(_memory_rows(numbers)))
+    print("\n" + text_table(_time_rows(training)))
+
+
+def _counts(title: str, counts: dict[str, int], total: int) -> str:
+    rows = [
+        {title: name.replace("_", " "), "count": count, "share %": round(100 * count / total, 2)}
+        for name, count in counts.items()
+        if count
+    ]
+    return text_table(rows)
+
+
+def _states_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": row["states"],
+        "bytes/parameter": row["bytes_per_parameter"],
+        "GB in all": row["bytes"] / 1e9,
+        "GB per GPU": row["bytes_per_gpu"] / 1e9,
+        "fits": "yes" if row["fits"] else "no",
+        "GPUs at least": row["min_gpus"],
+    }
+
+
+def _memory_rows(numbers: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = {
+        "weights in bfloat16": numbers["weight_bytes"],
+        "keys and values per token, bfloat16": numbers["kv_cache_bytes_per_token"],
+        "DeltaNet state per sequence": numbers["delta_net_state_bytes"],
+        "inputs of the layers, per sequence in training": numbers["layer_input_bytes_per_sequence"],
+    }
+    return [{"memory": name, "bytes": count} for name, count in rows.items() if count]
+
+
+def _time_rows(training: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = {
+        "tokens": f"{training['tokens']:.4g}",
+        "FLOPs": f"{training['flops']:.4g}",
+        f"GPU hours at {training['mfu']:.0%} of the peak": _amount(training["gpu_hours"]),
+        f"days on {counted(training['gpus'], 'GPUs')}": _amount(training["days"]),
+    }
+    if "cost" in training:
+        rows["cost at your price per GPU hour"] = f"{training['cost']:,.2f}"
+    return [{"training": name, "": value} for name, value in rows.items()]
+
+
+def _amount(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"

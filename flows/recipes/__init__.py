@@ -1,0 +1,1 @@
+"""Recipes: everything a run needs, as functions that return a `Recipe`."""

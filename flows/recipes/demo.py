@@ -1,0 +1,62 @@
+"""Recipes on the text that every Python installation carries, and on files of one's own."""
+
+from flows.recipes.schema import Recipe
+from model.families.presets import preset_shape
+from storage.config import changed
+from storage.sources.python_environment.texts import (
+    DESCRIPTIONS,
+    DOCSTRINGS,
+    LIBRARY_SOURCE,
+    LICENCES,
+    STDLIB_SOURCE,
+)
+from tasks.download.stage import DownloadConfig
+from tasks.evaluate.stage import EvaluateConfig
+from tasks.labels.field import FieldName
+from tasks.pack.stage import PackConfig
+from tasks.publish.config import PublishConfig
+from tasks.train.stage import TrainConfig
+from tasks.train_tokenizer.stage import TrainTokenizerConfig
+
+
+def demo() -> Recipe:
+    """Everything on two CPU cores in minutes, from the text that every Python installation carries."""
+    return Recipe(
+        name="demo",
+        description="library source, docstrings and licences to a 2M-parameter model; CPU, minutes, no network",
+        download=DownloadConfig(
+            python_environment_bytes=20_000_000, shard_bytes=2_000_000, val_fraction=0.02, test_fraction=0.03
+        ),
+        train_tokenizer=TrainTokenizerConfig(vocab_size=4096, reserved_tokens=8),
+        pack=PackConfig(sequence_length=256),
+        train=TrainConfig(max_steps=400, warmup_steps=40, micro_batch_size=8, checkpoint_every=50, eval_every=100),
+        evaluate=EvaluateConfig(prompts=("def ", "class Error(", "Return the ")),
+        publish=PublishConfig(
+            name="pile-pipeline-demo",
+            description="A demonstration of the pipeline; too small and too little trained to be useful.",
+        ),
+    )
+
+
+def own_files() -> Recipe:
+    """Text files of one's own, split by hash into training and held-out documents."""
+    return Recipe(
+        name="own-files",
+        description="your .jsonl, .jsonl.zst, .jsonl.gz, .parquet or .txt files; set download.files",
+        download=DownloadConfig(files=("corpus/*",)),
+    )
+
+
+def world_1m() -> Recipe:
+    """The smallest world model on the demo's text, with probe tokens for its heads; CPU, minutes."""
+    base = demo()
+    kinds = (LIBRARY_SOURCE, STDLIB_SOURCE, DOCSTRINGS, DESCRIPTIONS)
+    fields: dict[str, FieldName | None] = {**dict.fromkeys(kinds, "software"), LICENCES: "law"}
+    return changed(
+        base,
+        name="world-1m",
+        description="the demo's text to a world model of the smallest size, heads included; CPU, minutes",
+        pack=PackConfig(sequence_length=256, probe_tokens=True, field_map=fields),
+        train=changed(base.train, model=preset_shape("world-1m")),
+        publish=PublishConfig(name="world-1m-demo"),
+    )

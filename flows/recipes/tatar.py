@@ -1,0 +1,27 @@
+"""Recipes for Tatar."""
+
+from flows.recipes.schema import Recipe
+from model.families.presets import preset_shape
+from tasks.download.stage import DownloadConfig
+from tasks.evaluate.stage import EvaluateConfig
+from tasks.pack.stage import PackConfig
+from tasks.publish.config import PublishConfig
+from tasks.train.stage import TrainConfig
+from tasks.train_tokenizer.stage import TrainTokenizerConfig
+
+
+def tatar_23m() -> Recipe:
+    """A small model of a language with little text, read many times: dropout, and a vocabulary of its own."""
+    return Recipe(
+        name="tatar-23m",
+        description="Leipzig-corpus or other text files to a 23M-parameter Tatar model; set download.files",
+        download=DownloadConfig(files=("tatar/*",)),
+        train_tokenizer=TrainTokenizerConfig(vocab_size=8192),
+        pack=PackConfig(sequence_length=256),
+        train=TrainConfig(
+            model=preset_shape("tatar-23m"), max_steps=20_000, warmup_steps=500, global_batch_size=64,
+            micro_batch_size=16, learning_rate=6e-4, checkpoint_every=1000, eval_every=500, eval_sequences=256,
+        ),
+        evaluate=EvaluateConfig(prompts=("", "Татарстан ", "Бүген ")),
+        publish=PublishConfig(name="tatar-23m", languages=("tt",), description="A language model of Tatar."),
+    )  # fmt: skip

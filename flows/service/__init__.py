@@ -1,0 +1,1 @@
+"""Prefect on this machine: a server for one command, or with its UI and workers."""

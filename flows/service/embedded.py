@@ -1,0 +1,94 @@
+"""Prefect for one command: the server that is configured if it answers, else one that ends with this process."""
+
+import atexit
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from flows.service.server import START_SECONDS, is_server, quiet_prefect
+from storage.errors import Fault
+
+PR_SET_PDEATHSIG = 1
+"""Number of the Linux call that asks for a signal when the parent dies (prctl(2))."""
+
+
+def prepare_prefect() -> None:
+    """Make Prefect usable and silent on the console; the stages' own log lines are shown by `pile`.
+
+    Must be called before anything else of Prefect is imported. Prefect's own temporary server would outlive a
+    killed parent, and threads would not know its address; an address in the environment is known to all.
+
+    Raises: Fault if no server can be started.
+    """
+    os.environ.update(quiet_prefect())
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from prefect.context import refresh_global_settings_context  # noqa: PLC0415 - after its settings are made
+    from prefect.settings import get_current_settings  # noqa: PLC0415
+
+    configured = get_current_settings().api.url
+    if not configured or not is_server(configured):
+        os.environ["PREFECT_API_URL"] = _start_server(get_current_settings().home)
+        refresh_global_settings_context()
+
+
+def send_log_lines() -> None:
+    """Wait until Prefect has sent its log lines: the server ends before its log worker does."""
+    from prefect.logging.handlers import APILogHandler  # noqa: PLC0415 - as above
+
+    APILogHandler().flush()
+
+
+def _start_server(home: Path) -> str:
+    # One at a time: two servers that set up the same new database at once break each other. The lock goes with
+    # the process, and its file is never removed.
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "embedded-server.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _start_server_alone(home)
+
+
+def _start_server_alone(home: Path) -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log_file = home / "embedded-server.log"
+    with log_file.open("ab") as output:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+                *("--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"),
+            ],
+            env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C reaches the run first, which still talks to the server
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+    atexit.register(_stop, server)
+    url = f"http://127.0.0.1:{port}/api"
+    end = time.monotonic() + START_SECONDS
+    while not is_server(url):
+        if server.poll() is not None or time.monotonic() > end:
+            raise Fault(f"the Prefect server of this run must answer at {url}, but did not; see {log_file}")
+        time.sleep(0.1)
+    return url
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()

@@ -1,0 +1,1 @@
+"""Decoders with rotary positions: Llama's block and GPT-NeoX's."""

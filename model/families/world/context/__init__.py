@@ -1,0 +1,1 @@
+"""The Eisenhower context layer: scores of tokens, what follows from them, and how they are learned."""

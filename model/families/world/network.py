@@ -1,0 +1,140 @@
+"""The world model: superblocks of Gated DeltaNet and gated attention with experts after each, and two heads.
+
+    x = x + mixer(norm(x));  x = x + experts(norm(x))        8 times per superblock, mixers `DDDADDDA`
+
+At the start of a superblock the context layer scores every token; the scores bias the superblock's attention and
+gate what its DeltaNet layers write. Parameter names are those of transformers' `Qwen3NextForCausalLM` without the
+prefix `model.`; `context`, `tone_head`, `field_head` and the routers' bias are ours.
+
+Shapes: B sequences, T tokens, K visible keys, C d_model, V vocabulary.
+"""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from model.families.world.attention import GatedAttention
+from model.families.world.context.layer import ContextLayer
+from model.families.world.delta_net import DeltaState, GatedDeltaNet
+from model.families.world.experts import MixtureOfExperts
+from model.families.world.forward_context import SuperblockContext, Surroundings
+from model.families.world.pattern import PATTERN
+from model.families.world.trace import Trace
+from model.layers.basic import Embedding, Linear, ZeroCentredRMSNorm, project, rotary_angles
+from model.layers.cache import BlockCache, Cache, attention_mask, number_documents, token_positions
+from model.layers.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from model.families.world.config import WorldConfig
+
+SIZE = len(PATTERN)
+"""Sublayers of a superblock."""
+
+
+class WorldModel(LanguageModel):
+    """The `world` family."""
+
+    config: "WorldConfig"
+
+    def __init__(self, config: "WorldConfig") -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(
+            Sublayer(config, place) for _ in range(config.n_superblocks) for place in range(SIZE)
+        )
+        blocks = config.n_superblocks if config.context_rank else 0
+        self.context = nn.ModuleList(ContextLayer(config) for _ in range(blocks))
+        self.norm = ZeroCentredRMSNorm(config.d_model, config.norm_eps)
+        self.lm_head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size)
+        if config.n_tones:
+            self.tone_head = Linear(config.d_model, config.n_tones, bias=True)
+            self.field_head = Linear(config.d_model, config.n_fields, bias=True)
+
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        documents_BT: Tensor | None = None,
+        cache: Cache | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Return what the heads read, (B, T, C); fills `trace`."""
+        documents_BT = number_documents(documents_BT)
+        positions = token_positions(ids_BT, documents_BT, cache)
+        cos, sin = rotary_angles(positions, self.config.rotary_dim, self.config.rope_theta)
+        rotation = (cos, sin) if positions.dim() == 1 else (cos[:, None], sin[:, None])
+        x_BTC = self.embed_tokens(ids_BT)
+        for number in range(self.config.n_superblocks):
+            block = cache.blocks[number] if cache is not None else None
+            mask, causal = attention_mask(ids_BT, documents_BT, block)
+            context = None
+            if self.context:
+                layer, window = self.context[number], self.config.context_window
+                context = SuperblockContext(layer, window, x_BTC, block)
+            around = Surroundings(rotation, mask, causal, documents_BT, context, block, trace)
+            for place in range(SIZE):
+                x_BTC = self.layers[number * SIZE + place](x_BTC, around)
+            if trace is not None and context is not None:
+                trace.contexts.append(context.scores)
+        if cache is not None:
+            cache.advance(ids_BT.shape[1], positions, documents_BT)
+        return self.norm(x_BTC)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Apply the output head: (..., C) to (..., V)."""
+        if self.lm_head is None:
+            return project(hidden, self.embed_tokens.weight)
+        return self.lm_head(hidden)
+
+    def new_cache(self, capacity: int = 0) -> Cache:
+        """Return an empty cache: a block per superblock, whose attention layers keep the same keys."""
+        return Cache(
+            [
+                BlockCache(PATTERN.count("A"), [DeltaState() for _ in range(PATTERN.count("D"))], capacity)
+                for _ in range(self.config.n_superblocks)
+            ]
+        )
+
+
+class Sublayer(nn.Module):
+    """A mixer, then experts, each on the normalized residual stream."""
+
+    def __init__(self, config: "WorldConfig", place: int) -> None:
+        super().__init__()
+        self.kind = PATTERN[place]
+        self.number = PATTERN[:place].count(self.kind)
+        """How many sublayers of this kind stand before it in its superblock."""
+        self.is_last = place == SIZE - 1
+        self.input_layernorm = ZeroCentredRMSNorm(config.d_model, config.norm_eps)
+        if self.kind == "A":
+            self.self_attn = GatedAttention(config)
+        else:
+            self.linear_attn = GatedDeltaNet(config)
+        self.post_attention_layernorm = ZeroCentredRMSNorm(config.d_model, config.norm_eps)
+        self.mlp = MixtureOfExperts(config)
+
+    def forward(self, x_BTC: Tensor, around: Surroundings) -> Tensor:
+        """Return the residual stream after this sublayer."""
+        mixer = self._attend if self.kind == "A" else self._remember
+        x_BTC = x_BTC + mixer(self.input_layernorm(x_BTC), around)
+        return x_BTC + self.mlp(self.post_attention_layernorm(x_BTC), around.trace)
+
+    def _attend(self, x_BTC: Tensor, around: Surroundings) -> Tensor:
+        watched = around.context is not None and self.is_last
+        return self.self_attn(
+            x_BTC,
+            around.rotation,
+            around.mask,
+            around.causal,
+            around.context.attention_bias(self.number) if around.context is not None else None,
+            around.cache.attention[self.number] if around.cache is not None else None,
+            around.trace if watched else None,
+        )
+
+    def _remember(self, x_BTC: Tensor, around: Surroundings) -> Tensor:
+        return self.linear_attn(
+            x_BTC,
+            around.documents_BT,
+            around.context.write_gate(self.number) if around.context is not None else None,
+            around.cache.states[self.number] if around.cache is not None else None,
+        )

@@ -1,0 +1,1 @@
+"""What the families share: layers, cache, device, prompts."""

@@ -1,0 +1,1 @@
+"""Train, save and load from a notebook."""

@@ -1,0 +1,1 @@
+"""What computes gradients and updates: plain torch, DeepSpeed."""

@@ -1,0 +1,1 @@
+"""Rates as functions of the step."""

@@ -1,0 +1,308 @@
+"""The artifact store: where finished work is found, read, pinned and recorded.
+
+artifacts/<stage>/<key>/manifest.json         written last: it exists exactly when the artifact is finished
+                        parts/<part>.json     written after the part's files
+                        data/ reports/        files under names that hold the attempt and the content
+leases/<stage>/<key>.json   runs/<run-id>.json   pins/<name>.json
+scratch/                                      work in progress, local stores only
+"""
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.artifacts.lease import Lease
+from storage.artifacts.local_copies import fetched_copy, fetched_folder
+from storage.artifacts.records import Manifest, Pin, RecordT, Run, StoredFile, decode_record, encode_record, now
+from storage.backends.local import TEMPORARY, LocalFiles
+from storage.backends.registry import open_files
+from storage.errors import DamagedFile, DamagedRecord, InputError
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""What a stage, part, pin or run may be called: one path component on every file system."""
+
+
+class Store:
+    """One artifact store. Opening touches nothing; it can be pickled and used in other processes."""
+
+    def __init__(self, url: str) -> None:
+        self.files = open_files(url)
+        self.url = self.files.url
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return Store, (self.url,)
+
+    # ---- artifacts -----------------------------------------------------------------------------
+
+    def find(self, stage: str, key: str) -> "Artifact | None":
+        """Return the finished artifact, None if it does not exist.
+
+        Raises: DamagedRecord, DamagedFile if it exists but its manifest or the size of a file is wrong.
+        """
+        while (manifest := self.manifest(stage, key)) is not None:
+            artifact = Artifact(self, manifest)
+            wrong = artifact.wrong_sizes((*manifest.files, *manifest.reports))
+            if not wrong:
+                return artifact
+            if self.manifest(stage, key) == manifest:  # else it was removed or replaced while we looked
+                raise next(iter(wrong.values()))
+        return None
+
+    def manifest(self, stage: str, key: str) -> Manifest | None:
+        """Return what is known about an artifact without looking at its files; None if it is not finished.
+
+        Raises: DamagedRecord.
+        """
+        path = f"{artifact_folder(stage, key)}/manifest.json"
+        manifest = self._read(Manifest, path)
+        if manifest is not None and (manifest.stage, manifest.key) != (stage, key):
+            raise DamagedRecord(
+                f"{self.url}/{path} must describe {stage}/{key}, found the manifest of {manifest.stage}/"
+                f"{manifest.key}; delete it, an artifact cannot be moved to another key"
+            )
+        return manifest
+
+    def manifests(self, stage: str | None = None) -> Iterator[Manifest]:
+        """Yield every readable manifest, oldest first; a damaged one is logged and left out."""
+        found = []
+        for path in self.paths(f"artifacts/{stage}" if stage else "artifacts"):
+            if path.endswith("/manifest.json"):
+                try:
+                    manifest = self._read(Manifest, path)
+                except DamagedRecord as error:
+                    log.warning("%s", error)
+                    continue
+                if manifest is not None:
+                    found.append(manifest)
+        yield from sorted(found, key=lambda manifest: manifest.finished)
+
+    def paths(self, folder: str) -> list[str]:
+        """Return the paths of all files below a folder of the store. Shows and cleans, decides nothing."""
+        return [path for path, _, _ in self.files.list(folder)]
+
+    # ---- leases, runs, pins --------------------------------------------------------------------
+
+    def lease(self, stage: str, key: str, run_id: str, on_lost: Callable[[], None]) -> Lease:
+        """Return a lease on an artifact, not yet acquired; `on_lost` is called from another thread."""
+        return Lease(self.files, f"leases/{checked_name(stage)}/{checked_name(key)}.json", run_id, on_lost)
+
+    def write_run(self, run: Run) -> None:
+        """Record the present state of a run."""
+        self.files.write(f"runs/{checked_name(run.run_id)}.json", encode_record(run))
+
+    def runs(self) -> Iterator[Run]:
+        """Yield all readable run records, oldest first."""
+        yield from sorted(self._records(Run, "runs"), key=lambda run: run.started)
+
+    def write_pin(self, name: str, stage: str, key: str) -> Pin:
+        """Keep an artifact, and what it was made from, from garbage collection.
+
+        Raises: InputError if there is no such artifact.
+        """
+        if self.find(stage, key) is None:
+            raise InputError(f"a pin must name a finished artifact, found none at {stage}/{key}; see `pile ls`")
+        pin = Pin(name=name, stage=stage, key=key, created=now())
+        self.files.write(f"pins/{checked_name(name)}.json", encode_record(pin))
+        return pin
+
+    def remove_pin(self, name: str) -> None:
+        """Remove a pin. Raises: InputError if there is none of that name."""
+        path = f"pins/{checked_name(name)}.json"
+        if path not in self.paths("pins"):
+            raise InputError(f"no pin is called {name!r}; see `pile pin`")
+        self.files.delete(path)
+
+    def pins(self) -> list[Pin]:
+        """Return all pins. Raises: DamagedRecord, since a pin that cannot be read would not protect."""
+        pins = [self._read(Pin, path) for path in self.paths("pins")]
+        return [pin for pin in pins if pin is not None]
+
+    # ---- local work space ----------------------------------------------------------------------
+
+    def scratch(self, stage: str, key: str) -> Path:
+        """Return a folder of this machine for unfinished work on an artifact; it outlives a crash."""
+        folder = self.scratch_root() / f"{checked_name(stage)}-{checked_name(key)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def remove_scratch(self, stage: str, key: str) -> None:
+        """Delete the work space of an artifact."""
+        shutil.rmtree(self.scratch_root() / f"{checked_name(stage)}-{checked_name(key)}", ignore_errors=True)
+
+    def cached_copy(self, file: StoredFile, path: str) -> Path:
+        """Return a local copy of a remote file, fetched once per machine and named by its content."""
+        return fetched_copy(self.fetched_root(), file, lambda local: self.files.fetch(path, local))
+
+    def scratch_root(self) -> Path:
+        """Return the folder of this machine that holds all unfinished work on this store."""
+        chosen = os.environ.get("PILE_SCRATCH")
+        if isinstance(self.files, LocalFiles) and not chosen:
+            return self.files.root / TEMPORARY
+        root = Path(chosen or Path.home() / ".cache" / "pile-pipeline").absolute()
+        return root / hashlib.sha256(self.url.encode()).hexdigest()[:12]
+
+    def fetched_root(self) -> Path:
+        """Return the folder of this machine that holds copies of remote files."""
+        return self.scratch_root() / "fetched"
+
+    def _read(self, record_type: type[RecordT], path: str) -> RecordT | None:
+        try:
+            data = self.files.read(path)
+        except FileNotFoundError:
+            return None
+        return decode_record(record_type, data, f"{self.url}/{path}")
+
+    def _records(self, record_type: type[RecordT], folder: str) -> Iterator[RecordT]:
+        for path in self.paths(folder):
+            try:
+                record = self._read(record_type, path)
+            except DamagedRecord as error:
+                log.warning("%s", error)
+                continue
+            if record is not None:
+                yield record
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The finished output of a stage, as its readers see it."""
+
+    store: Store
+    manifest: Manifest
+
+    @property
+    def ref(self) -> str:
+        """The name people use: `stage/key`."""
+        return f"{self.manifest.stage}/{self.manifest.key}"
+
+    @property
+    def url(self) -> str:
+        """Where it lies."""
+        return f"{self.store.url}/{artifact_folder(self.manifest.stage, self.manifest.key)}"
+
+    @property
+    def content_digest(self) -> str:
+        """Identity of the content; equal for equal results, whatever produced them."""
+        return self.manifest.content_digest
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts of all parts, summed."""
+        return self.manifest.counts
+
+    def files(self, role: str, prefix: str = "") -> list[StoredFile]:
+        """Return the files of a role, in the order of their parts, from parts whose name starts with `prefix`."""
+        return [file for file in self.manifest.files if file.role == role and file.part.startswith(prefix)]
+
+    def file(self, role: str) -> StoredFile:
+        """Return the only file of a role. Raises: DamagedFile if there is not exactly one."""
+        found = self.files(role)
+        if len(found) != 1:
+            raise DamagedFile(f"{self.url} must hold one file of role {role!r}, found {len(found)}")
+        return found[0]
+
+    def open(self, file: StoredFile) -> Path:
+        """Return a local path to the file's content, after its size and SHA-256 were checked.
+
+        Raises: DamagedFile if the bytes are not those that were committed.
+        """
+        path = f"{artifact_folder(self.manifest.stage, self.manifest.key)}/{file.path}"
+        try:
+            local = self.store.files.local(path)
+            if local is not None:
+                return self._checked(file, local)
+            copy = self.store.cached_copy(file, path)
+            try:
+                return self._checked(file, copy)
+            except DamagedFile:  # perhaps only the copy is, by this machine's disk
+                copy.unlink(missing_ok=True)
+                return self._checked(file, self.store.cached_copy(file, path))
+        except FileNotFoundError:
+            raise self.damaged(file, "found no file") from None
+
+    def _checked(self, file: StoredFile, local: Path) -> Path:
+        status = local.stat()
+        if status.st_size != file.bytes:
+            raise self.damaged(file, f"found {status.st_size} bytes")
+        memo = (str(local), status.st_mtime_ns, file.sha256)
+        if memo not in _checked_files:
+            found = file_sha256(local)
+            if found != file.sha256:
+                raise self.damaged(file, f"found sha256 {found}")
+            _checked_files.add(memo)
+        return local
+
+    def open_folder(self, part: str) -> Path:
+        """Return a local folder that holds the files of a part committed with `commit_folder`, all checked.
+
+        Raises: DamagedFile if there is no such part.
+        """
+        members = {file.role: self.open(file) for file in self.manifest.files if file.part == part}
+        if not members:
+            raise DamagedFile(f"{self.url} must hold the part {part!r}, found none of that name")
+        if isinstance(self.store.files, LocalFiles):
+            role, path = next(iter(members.items()))
+            return path.parents[role.count("/")]
+        return fetched_folder(self.store.fetched_root(), members)
+
+    def wrong_sizes(self, files: Iterable[StoredFile]) -> dict[str, DamagedFile]:
+        """Return path -> error for those of the files that are not there in full, after one listing."""
+        folder = artifact_folder(self.manifest.stage, self.manifest.key)
+        sizes = {path: size for path, size, _ in self.store.files.list(folder)}
+        wrong = {}
+        for file in files:
+            path = f"{folder}/{file.path}"
+            if sizes.get(path) != file.bytes:
+                try:  # listings of some object stores lag behind: ask for the object itself
+                    found = self.store.files.size(path)
+                except FileNotFoundError:
+                    wrong[file.path] = self.damaged(file, "found no file")
+                    continue
+                if found != file.bytes:
+                    wrong[file.path] = self.damaged(file, f"found {found} bytes")
+        return wrong
+
+    def report(self, role: str) -> bytes | None:
+        """Return the content of a report, None if the stage wrote none of that role."""
+        for file in self.manifest.reports:
+            if file.role == role:
+                return self.open(file).read_bytes()
+        return None
+
+    def damaged(self, file: StoredFile, found: str) -> DamagedFile:
+        """Return the error for a file that is not what the manifest says."""
+        return DamagedFile(
+            f"{self.url}/{file.path} must have {file.bytes} bytes with sha256 {file.sha256}, {found}; "
+            f"rebuild it with `pile run RECIPE --force {self.manifest.stage}`, or restore the file"
+        )
+
+
+_checked_files: set[tuple[str, int, str]] = set()
+
+
+def artifact_folder(stage: str, key: str) -> str:
+    """Return the folder of an artifact inside the store."""
+    return f"artifacts/{checked_name(stage)}/{checked_name(key)}"
+
+
+def checked_name(name: str) -> str:
+    """Return `name` if it is a single safe path component. Raises: InputError."""
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"a name in the store must consist of letters, digits, '.', '_' and '-' and not begin with a mark, "
+            f"found {name!r}"
+        )
+    return name
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a local file as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

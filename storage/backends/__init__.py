@@ -1,0 +1,1 @@
+"""Places that keep files: a local folder, an S3 prefix."""

@@ -1,0 +1,203 @@
+"""Whole files under one root: a local folder or an S3 prefix, through the same few calls.
+
+A write is visible completely or not at all. Nothing above relies on rename, on conditional PUT or on the
+order of a listing: data has names that no other attempt uses, and a record that names them comes last.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from storage.errors import Fault, InputError
+
+TEMPORARY = "scratch"
+"""Folder below a local root for files that are being written; same disk, so that they can be renamed."""
+
+WRITES = f"{TEMPORARY}/writes"
+
+RACES = 100
+"""How often a write is tried again because the folder that it needs was removed under its hands."""
+
+
+class LocalFiles:
+    """Files in a folder of this machine, written through a temporary name, flushed and renamed.
+
+    Links to folders below the root are not followed when listing: what lies behind them belongs to someone else.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.url = str(self.root)
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"a local store must be a folder, found the file {self.url}; name another place")
+
+    def read(self, path: str) -> bytes:
+        """Return the content."""
+        return (self.root / path).read_bytes()
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write through a temporary file."""
+        with self._temporary() as temporary:
+            _write_flushed(temporary, data)
+            self._publish(temporary, path)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write only if absent; exact on a local disk that knows hard links."""
+        with self._temporary() as temporary:
+            _write_flushed(temporary, data)
+            return self._publish(temporary, path, replace=False)
+
+    def put(self, local: Path, path: str) -> None:
+        """Rename a file of the same disk; copy one from another disk, and what a symbolic link leads to."""
+        if not local.is_symlink():
+            _flush(local)
+            try:
+                self._publish(local, path)
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+        with self._temporary() as copy:
+            shutil.copyfile(local, copy)
+            _flush(copy)
+            self._publish_copy(copy, path)
+        local.unlink()
+
+    def fetch(self, path: str, local: Path) -> None:
+        """Copy the file."""
+        shutil.copyfile(self.root / path, local)
+
+    def size(self, path: str) -> int:
+        """Return the size in bytes."""
+        return (self.root / path).stat().st_size
+
+    def digest(self, path: str) -> tuple[int, str]:
+        """Read and hash the file."""
+        with (self.root / path).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return file.tell(), sha256
+
+    def list(self, folder: str) -> Iterator[tuple[str, int, float]]:
+        """Walk the folder; files that vanish meanwhile are left out, one that cannot be read is an error."""
+        found = []
+        folders = [os.path.join(self.root, folder)]
+        prefix = len(os.path.join(self.root, ""))
+        while folders:
+            # Not os.walk: it leaves out folders that it may not read, and a pin would not protect any more.
+            with contextlib.suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif not entry.is_dir():
+                        with contextlib.suppress(FileNotFoundError):
+                            status = entry.stat()
+                            found.append((entry.path[prefix:], status.st_size, status.st_mtime))
+        yield from sorted(found)
+
+    def delete(self, path: str) -> None:
+        """Remove the file and the folders that it leaves empty."""
+        target = self.root / path
+        target.unlink(missing_ok=True)
+        for folder in target.parents:
+            if folder == self.root:
+                break
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or another process was faster
+                break
+
+    def local(self, path: str) -> Path | None:
+        """Return the path itself."""
+        return self.root / path
+
+    def unfinished(self) -> Iterator[tuple[str, int, float]]:
+        """Yield the temporary files."""
+        yield from self.list(WRITES)
+
+    def abandon(self, name: str) -> None:
+        """Remove a temporary file, but never the folder: another process may be about to use it."""
+        (self.root / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        folder = self.root / WRITES
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / uuid.uuid4().hex
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _publish(self, temporary: Path, path: str, *, replace: bool = True) -> bool:
+        # `delete` removes the folders that it empties, so the target's may vanish at any moment.
+        target = self.root / path
+        place = os.replace if replace else _link
+        for attempt in range(RACES):
+            try:
+                _make_folder(target.parent)
+                place(temporary, target)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                if attempt == RACES - 1 or not os.path.lexists(temporary):
+                    raise
+            else:
+                break
+        with contextlib.suppress(FileNotFoundError):  # published, and already deleted by another process
+            _flush(target.parent)
+        return True
+
+    def _publish_copy(self, copy: Path, path: str) -> None:
+        try:
+            self._publish(copy, path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise Fault(
+                f"a local store must lie on one disk, but {self.root / path} and {copy.parent} do not; "
+                f"move the whole store to one disk, scratch folder included"
+            ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # in the way is a file, or a folder that was removed between two looks
+        if not stat.S_ISDIR(os.stat(folder).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way of a folder", str(folder)) from None
+
+
+def _link(temporary: Path, target: Path) -> None:
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if os.path.lexists(target):  # no hard links here (exFAT, some network disks): nearly exact
+            raise FileExistsError(errno.EEXIST, "the file exists", str(target)) from None
+        os.replace(temporary, target)
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(path: Path) -> None:
+    # A rename is on disk only when the folder that holds the name is.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network disks that cannot flush a folder
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""What lies in the files: documents, signatures, tokenizers, tokens, packed sequences."""

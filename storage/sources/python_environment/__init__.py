@@ -1,0 +1,1 @@
+"""The text that a Python installation carries: a corpus without a network."""

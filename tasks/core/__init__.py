@@ -1,0 +1,1 @@
+"""What a stage is, how it is run, and the only glue to Prefect."""

@@ -1,0 +1,60 @@
+"""What a stage function is given besides its config and its inputs."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from storage.artifacts.records import Part, StoredFile
+from storage.artifacts.writer import ArtifactWriter
+from tasks.core.execution import Execution
+
+log = logging.getLogger(__name__)
+
+TABLES = "tables.json"
+"""Report role: titles and rows of the tables that the Prefect UI and `pile show` print."""
+
+LOGGERS = ("storage", "tasks", "model", "flows", "datatrove")
+"""The loggers whose lines people see: ours, and datatrove's as forwarded by tasks.executors.local."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, unit) as a stage advances."""
+
+
+class Build:
+    """One attempt at a stage: where its output goes, how much machine it may use, whom it tells."""
+
+    def __init__(self, writer: ArtifactWriter, execution: Execution, progress: Progress) -> None:
+        self.writer = writer
+        self.execution = execution
+        self.workers = execution.workers or os.cpu_count() or 1
+        self.progress = progress
+        self.reports: list[StoredFile] = []
+        self._tables: dict[str, list[dict[str, Any]]] = {}
+
+    def finished_parts(self, wanted: Sequence[str]) -> dict[str, Part]:
+        """Return those of the wanted parts that are committed already, by name."""
+        finished = self.writer.parts()
+        found = {name: finished[name] for name in wanted if name in finished}
+        if found:
+            log.info("resuming %s: %d of %d parts are done", self.writer.stage, len(found), len(wanted))
+        return found
+
+    def table(self, title: str, rows: list[dict[str, Any]]) -> None:
+        """Show a table in the UI and in `pile show`. Cells are text or numbers."""
+        self._tables[title] = rows
+
+    def report(self, role: str, data: bytes) -> None:
+        """Keep a file for people beside the artifact."""
+        self.reports.append(self.writer.report(role, data))
+
+    def report_json(self, role: str, value: object) -> None:
+        """Keep a JSON value for people beside the artifact."""
+        self.report(role, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+    def finish_reports(self) -> list[StoredFile]:
+        """Write the tables and return all reports."""
+        if self._tables:
+            self.report_json(TABLES, self._tables)
+        return self.reports

@@ -1,0 +1,26 @@
+"""How and where the work of a run is done."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from storage.config import Config
+
+
+class Execution(Config):
+    """How and where the work runs. None of it changes a result, so none of it is part of a key."""
+
+    workers: int = Field(default=0, ge=0)
+    """Processes for the data stages; 0 means one per core."""
+    device: Literal["auto", "cpu", "mps", "cuda"] = "auto"
+    """Where the model is trained and evaluated; `auto` takes a GPU if there is one."""
+    engine: Literal["local", "deepspeed"] = "local"
+    """Training engine: `local` is plain torch in one process, `deepspeed` shards over `processes`."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """What DeepSpeed shards: nothing, optimizer states, gradients too, parameters too."""
+    processes: int = Field(default=1, ge=1)
+    """Training processes on this machine."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads of each training process; 0 means all cores, divided."""
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    """Whether metrics also go to Weights & Biases; a failure there never stops a run."""

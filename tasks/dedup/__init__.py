@@ -1,0 +1,1 @@
+"""Dedup: documents -> documents without exact and near duplicates."""

@@ -1,0 +1,1 @@
+"""Download: sources -> verified shards of even size."""

@@ -1,0 +1,1 @@
+"""Evaluate: weights -> metrics, samples, report."""

@@ -1,0 +1,1 @@
+"""Filter: documents -> the documents that their subset's policy keeps."""

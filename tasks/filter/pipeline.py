@@ -1,0 +1,168 @@
+"""The datatrove pipeline of the filter stage: read a shard, ask the policies, sign, commit the part.
+
+One task is one shard. The last step writes what the others let through and commits the part when the shard is
+complete; on an exception nothing is committed.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from types import TracebackType
+
+from datatrove.data import Document as Passed
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.filters.base_filter import BaseFilter
+
+from storage.artifacts.records import StoredFile
+from storage.artifacts.store import Artifact
+from storage.artifacts.writer import ArtifactWriter
+from storage.formats.documents import DOCUMENTS, Document, DocumentWriter, read_documents
+from storage.formats.signatures import SIGNATURES, SignatureWriter
+from tasks.filter.config import FilterConfig
+from tasks.filter.rules.blocks import FilterResult, policy_blocks
+from tasks.filter.signatures import Signer, exact_hash
+from tasks.filter.words import WhitespaceTokenizer, word_table
+from tasks.reports.drop_counts import count_dropped, count_kept
+
+SAMPLES = 3
+"""Dropped documents shown per shard and reason: the first ones."""
+SAMPLE_CHARACTERS = 400
+
+
+def filter_pipeline(
+    config: FilterConfig, corpus: Artifact, shards: tuple[StoredFile, ...], writer: ArtifactWriter
+) -> list[PipelineStep]:
+    """Return the steps that filter `shards`, task i the i-th of them."""
+    dropped = DroppedDocuments()
+    return [
+        ReadShard(corpus, shards),
+        PolicyFilter(config, dropped),
+        SignDocuments(config),
+        CommitPart(config, tuple(shard.part for shard in shards), writer, dropped),
+    ]
+
+
+class ReadShard(PipelineStep):
+    """Yields the documents of the task's shard; subset and our own metadata travel in `metadata`."""
+
+    type = "📖 - READER"
+    name = "Shard"
+
+    def __init__(self, corpus: Artifact, shards: tuple[StoredFile, ...]) -> None:
+        super().__init__()
+        self.corpus = corpus
+        self.shards = shards
+
+    def run(self, data: None = None, rank: int = 0, world_size: int = 1) -> Iterator[Passed]:
+        """Read the shard of `rank`."""
+        for document in read_documents(self.corpus.open(self.shards[rank])):
+            self.stat_update("documents")
+            yield Passed(document.text, document.id, metadata={"subset": document.subset, "meta": document.meta})
+
+
+class PolicyFilter(BaseFilter):
+    """Asks the blocks of the policy that the document's subset has; the first that says no decides."""
+
+    name = "Policies"
+
+    def __init__(self, config: FilterConfig, dropped: "DroppedDocuments") -> None:
+        super().__init__(exclusion_writer=dropped)
+        tokenizer = WhitespaceTokenizer()
+        self.config = config
+        self.blocks = {name: policy_blocks(policy, tokenizer) for name, policy in config.policies.items()}
+
+    def filter(self, doc: Passed) -> FilterResult:
+        """Decide about one document."""
+        for block in self.blocks[self.config.policy_name(doc.metadata["subset"])]:
+            result = block.filter(doc)
+            if result is not True:
+                return result
+        return True
+
+
+class DroppedDocuments:
+    """Counts the dropped documents of a shard and keeps the first ones of each reason, as datatrove's
+    exclusion writer."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.samples: list[dict[str, str]] = []
+        self._per_reason: Counter[str] = Counter()
+
+    def __enter__(self) -> "DroppedDocuments":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def write(self, document: Passed, rank: int) -> None:
+        """Take note of a document; the filter has left its reason in the metadata."""
+        subset, reason = document.metadata["subset"], document.metadata["filter_reason"]
+        count_dropped(self.counts, subset, reason)
+        self._per_reason[reason] += 1
+        if self._per_reason[reason] <= SAMPLES:
+            text = document.text[:SAMPLE_CHARACTERS]
+            self.samples.append({"subset": subset, "reason": reason, "id": document.id, "text": text})
+
+
+class SignDocuments(PipelineStep):
+    """Adds the exact hash and, where the policy wants it, the MinHash signature."""
+
+    type = "🫂 - DEDUP"
+    name = "Signatures"
+
+    def __init__(self, config: FilterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.signer = Signer(config.minhash)
+
+    def run(self, data: Iterator[Passed], rank: int = 0, world_size: int = 1) -> Iterator[Passed]:
+        """Sign what comes through."""
+        for document in data:
+            with self.track_time():
+                document.metadata["exact"] = exact_hash(document.text)
+                document.metadata["minhash"] = None
+                if self.config.policy(document.metadata["subset"]).minhash:
+                    words = word_table().words(document.text)
+                    document.metadata["minhash"] = self.signer.signature(words.normalised_hashes())
+            yield document
+
+
+class CommitPart(PipelineStep):
+    """Writes documents and signatures of the task's shard and commits them as the part of the same name."""
+
+    type = "💽 - WRITER"
+    name = "Part"
+
+    def __init__(
+        self, config: FilterConfig, parts: tuple[str, ...], writer: ArtifactWriter, dropped: DroppedDocuments
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.parts = parts
+        self.writer = writer
+        self.dropped = dropped
+
+    def run(self, data: Iterator[Passed], rank: int = 0, world_size: int = 1) -> Iterator[Passed]:
+        """Write everything, then commit; nothing is passed on."""
+        part = self.parts[rank]
+        counts: Counter[str] = Counter(documents=0, text_bytes=0, dropped=0)
+        paths = {
+            DOCUMENTS: self.writer.scratch() / f"{part}.jsonl.zst",
+            SIGNATURES: self.writer.scratch() / f"{part}.parquet",
+        }
+        with (
+            DocumentWriter(paths[DOCUMENTS]) as documents,
+            SignatureWriter(paths[SIGNATURES], self.config.minhash) as signatures,
+        ):
+            for passed in data:
+                with self.track_time():
+                    subset, bytes_before = passed.metadata["subset"], documents.text_bytes
+                    documents.write(Document(passed.id, subset, passed.text, passed.metadata["meta"]))
+                    signatures.write(passed.metadata["exact"], passed.metadata["minhash"])
+                    count_kept(counts, subset, documents.text_bytes - bytes_before)
+        counts.update(self.dropped.counts)
+        counts.update(self.config.unknown_subsets(counts))
+        self.writer.commit(part, paths, counts=counts, info={"dropped_samples": self.dropped.samples})
+        yield from ()

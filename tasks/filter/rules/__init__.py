@@ -1,0 +1,1 @@
+"""Rules that drop documents, one file each."""

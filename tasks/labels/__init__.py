@@ -1,0 +1,1 @@
+"""Weak labels of documents: tone and field."""

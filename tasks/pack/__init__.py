@@ -1,0 +1,1 @@
+"""Pack: token archive -> sequences of equal length."""

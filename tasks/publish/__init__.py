@@ -1,0 +1,1 @@
+"""Publish: weights -> a Hugging Face folder."""

@@ -1,0 +1,233 @@
+"""What people see of an evaluation: tables in the UI, report.md, samples.txt, plots of the loss and the context.
+
+All of it follows from the evaluation's files and the loss log of the train artifact; nothing is measured here.
+"""
+
+import io
+import json
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from storage.artifacts.store import Artifact
+from storage.errors import Fault
+from tasks.core.context import Build
+from tasks.reports.markdown import fenced, inline, table
+from tasks.reports.world import score_rows, world_sections
+
+log = logging.getLogger(__name__)
+
+METRICS = "metrics"
+"""Role of metrics.json in an evaluate artifact."""
+
+PICTURE = "context-picture"
+"""Role of the data behind context.html in an evaluate artifact of a model with context layers."""
+
+LOSS_LOG = "metrics.jsonl"
+"""Report of a train artifact: a line per logged step with `loss` or `val_loss`."""
+
+METHODS = {"model": "model", "zstd_19": "zstd -19", "xz_9": "xz -9"}
+"""Names in metrics.json -> columns of the main table."""
+
+BASELINES = {
+    "uniform": "every token equally likely",
+    "unigram": "tokens by their frequency in this very text, without context",
+}
+
+METHOD = """\
+Bits per byte = negative log-likelihood of the text in bits / bytes of the text in UTF-8; lower is better. Every
+token is predicted exactly once. A document is read after an end-of-text token, in blocks of {max_seq_len} tokens:
+a token is predicted from those before it in its block and from the one token before the block; the last, shorter
+block has as much of the document before it as fits. This is the rule of lm-eval's `loglikelihood_rolling`. The
+end-of-text token after a document is not scored. The tokens were checked to decode to exactly the text.
+
+zstd (level 19) and xz (preset 9) compress the same documents, put together per subset. They begin with nothing and
+see these bytes only, and their sizes include their file formats; the model was trained on other texts of the kind,
+and its own {parameters:,} parameters are not counted. The row `all` sums the costs of the subsets."""
+
+
+def write_reports(
+    build: Build,
+    metrics: dict[str, Any],
+    picture: dict[str, Any] | None = None,
+    *,
+    model: Artifact,
+    tokenizer: Artifact,
+    corpus: Artifact,
+) -> None:
+    """Fill the UI tables and write the report files.
+
+    Raises: Fault if the loss log of the train artifact cannot be read.
+    """
+    losses = read_losses(model)
+    if not losses:
+        log.warning("%s has no loss log, so the report has no plot of the loss", model.ref)
+    inputs = {"model": model, "tokenizer": tokenizer, "corpus": corpus}
+    build.table("Bits per byte", bits_per_byte_rows(metrics))
+    if metrics["samples"]:
+        build.table("Samples", metrics["samples"])
+    for kind in ("tone", "field") if metrics.get("heads") else ():
+        build.table(f"Head for the {kind}, beside its baselines", score_rows(kind, metrics["heads"][kind]))
+    build.report("report.md", report_text(metrics, losses, inputs).encode())
+    build.report("samples.txt", samples_text(metrics).encode())
+    if losses:
+        build.report("loss.png", loss_plot(losses))
+    if picture is not None:
+        from model.families.world.context.picture import context_page  # noqa: PLC0415 - loads torch
+
+        build.report("context.html", context_page(picture).encode())
+
+
+def bits_per_byte_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the main table: a row per subset and one for all."""
+    return [
+        {
+            "subset": row["subset"],
+            "bytes": row["text_bytes"],
+            **{column: row["bits_per_byte"][method] for method, column in METHODS.items()},
+        }
+        for row in [*metrics["subsets"], metrics["total"]]
+    ]
+
+
+def report_text(metrics: dict[str, Any], losses: list[dict[str, Any]], inputs: dict[str, Artifact]) -> str:
+    """Return report.md."""
+    model = metrics["model"]
+    sections = [
+        f"# Evaluation of {inputs['model'].ref}",
+        f"{model['parameters']:,} parameters after {model['steps']:,} steps, on the split "
+        f"`{metrics['config']['split']}`.",
+        "## Bits per byte",
+        table(bits_per_byte_rows(metrics)),
+        method_text(metrics),
+        "## What was scored",
+        f"Of each subset the first {metrics['config']['max_bytes_per_subset']:,} bytes of the split, in the order "
+        "of its shards; the last document is cut there.",
+        table(coverage_rows(metrics)),
+        *world_sections(metrics),
+        "## Loss in training",
+        losses_text(losses),
+        "## Samples",
+        sample_settings(metrics),
+        samples_text(metrics, fence=True),
+        "## Where it comes from",
+        table(
+            [
+                {"input": name, "artifact": artifact.ref, "content digest": artifact.content_digest}
+                for name, artifact in inputs.items()
+            ]
+        ),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def method_text(metrics: dict[str, Any]) -> str:
+    """Return how bits per byte were measured, and what they would be without a model."""
+    total = metrics["total"]["bits_per_byte"]
+    baselines = " and ".join(f"{total[name]:.4f} with {meaning}" for name, meaning in BASELINES.items())
+    method = METHOD.format(**metrics["model"])
+    return f"{method} For all text it would be {baselines}."
+
+
+def losses_text(losses: list[dict[str, Any]]) -> str:
+    """Return what the loss log tells: the plot and the last validation."""
+    if not losses:
+        return "The train artifact has no loss log."
+    validated = [line for line in losses if "val_loss" in line]
+    last = "The run measured no validation loss."
+    if validated:
+        loss, step = validated[-1]["val_loss"], validated[-1]["step"]
+        last = f"Last validation loss: {loss:.4f} nats per token at step {step:,}."
+    return f"![Training and validation loss](loss.png)\n\n{last}"
+
+
+def coverage_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return how much of the split was scored, and the loss per token."""
+    return [
+        {
+            "subset": row["subset"],
+            "documents": row["documents"],
+            "of": row["split_documents"],
+            "bytes": row["text_bytes"],
+            "of bytes": row["split_bytes"],
+            "tokens": row["tokens"],
+            "nats per token": row["loss"],
+        }
+        for row in [*metrics["subsets"], metrics["total"]]
+    ]
+
+
+def sample_settings(metrics: dict[str, Any]) -> str:
+    """Return in one sentence how the samples were drawn."""
+    config = metrics["config"]
+    if config["temperature"] == 0:
+        return "Always the likeliest token."
+    top_k = f"top_k {config['top_k']}, " if config["top_k"] else ""
+    return (
+        f"Drawn with temperature {config['temperature']}, {top_k}top_p {config['top_p']}, seed {config['seed']}."
+    )
+
+
+def samples_text(metrics: dict[str, Any], *, fence: bool = False) -> str:
+    """Return the samples, prompt and continuation in one piece as the model wrote them."""
+    texts = [sample["prompt"] + sample["text"] for sample in metrics["samples"]]
+    if not texts:
+        return "No prompts were given."
+    if fence:
+        return "\n\n".join(
+            f"Prompt: {inline(sample['prompt']) or '(none)'}\n\n{fenced(text)}"
+            for sample, text in zip(metrics["samples"], texts, strict=True)
+        )
+    return "\n\n--------\n\n".join(texts) + "\n"
+
+
+def read_losses(model: Artifact) -> list[dict[str, Any]]:
+    """Return the lines of the loss log of a train artifact; none if the training lost it.
+
+    Raises: Fault if it cannot be read.
+    """
+    data = model.report(LOSS_LOG) or b""
+    try:
+        lines = [json.loads(line) for line in data.splitlines()]
+        for line in lines:
+            int(line["step"]), float(line.get("loss", line.get("val_loss")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Fault(
+            f"{LOSS_LOG} of {model.ref} must have a step and a loss on each line, but {error!r}; "
+            f"train the model again with `pile run --force train`"
+        ) from error
+    return lines
+
+
+def loss_plot(losses: list[dict[str, Any]]) -> bytes:
+    """Return a PNG of the training and validation loss over the steps, in the width of a README."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - slow, and only needed here
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow, and only needed here
+
+    figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    trained = [(line["step"], line["loss"]) for line in losses if "loss" in line]
+    validated = [(line["step"], line["val_loss"]) for line in losses if "val_loss" in line]
+    if trained:
+        steps, values = zip(*trained, strict=True)
+        axes.plot(steps, values, color="tab:blue", alpha=0.3, linewidth=1, label="training, each logged step")
+        axes.plot(steps, smoothed(values), color="tab:blue", linewidth=1.8, label="training, smoothed")
+    if validated:
+        steps, values = zip(*validated, strict=True)
+        axes.plot(steps, values, color="tab:orange", marker="o", markersize=4, label="validation")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats per token)")
+    axes.grid(alpha=0.3)
+    if trained or validated:
+        axes.legend()
+    data = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(data)
+    return data.getvalue()
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Return the mean around each value over a twentieth of the curve: single batches are noisy."""
+    reach = len(values) // 40
+    around = [values[max(0, place - reach) : place + reach + 1] for place in range(len(values))]
+    return [math.fsum(part) / len(part) for part in around]

@@ -1,0 +1,1 @@
+"""Train: packed sequences -> weights."""
