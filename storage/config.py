@@ -15,7 +15,7 @@ class Config(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=True
     )
 
-    places: ClassVar[frozenset[str]] = frozenset()
+    excluded_from_key: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where something lies or how it is fetched, not what the result is."""
 
     def identity(self) -> dict[str, Any]:
@@ -23,7 +23,7 @@ class Config(BaseModel):
         return {
             name: _identity(value)
             for name, value in ((name, getattr(self, name)) for name in type(self).model_fields)
-            if name not in self.places
+            if name not in self.excluded_from_key
         }
 
 

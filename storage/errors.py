@@ -13,13 +13,13 @@ class Fault(RuntimeError):
     """Something outside the recipe went wrong (disk, network, damaged file); a retry may help."""
 
 
-class DamagedFile(Fault):
+class CorruptFileError(Fault):
     """A stored file is not the one that its record describes."""
 
 
-class DamagedRecord(Fault):
+class CorruptRecordError(Fault):
     """A record in the store cannot be read as what it must be."""
 
 
-class LeaseLost(Fault):
+class LeaseLostError(Fault):
     """Another process took over the work; this one must stop."""

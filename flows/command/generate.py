@@ -30,7 +30,7 @@ OPTIONS = re.compile(r"\b(max_new_tokens|temperature|top_k|top_p|repetition_pena
 
 
 @dataclass(frozen=True)
-class Speaker:
+class LoadedModel:
     """A model and the meaning of its tokens."""
 
     model: "LanguageModel"
@@ -54,25 +54,25 @@ class Text:
 
 def generate(options: argparse.Namespace) -> int:
     """Print each prompt with its continuation, the first one as it comes into being."""
-    speaker = _open_speaker(options)
-    probe_ids = _probe_ids(speaker) if options.classify else None
+    loaded = _open_speaker(options)
+    probe_ids = _probe_ids(loaded) if options.classify else None
     if options.no_cache and options.kv_budget is not None:
         raise InputError("--kv-budget needs the cache that --no-cache does without; leave out one of the two")
     prompts = [_read_prompt(prompt) for prompt in options.prompt or [""]]
-    encode = speaker.encoder.encode
-    texts = [Text(p, [speaker.eot_id, *encode(p, add_special_tokens=False).ids], []) for p in prompts]
+    encode = loaded.encoder.encode
+    texts = [Text(p, [loaded.eot_id, *encode(p, add_special_tokens=False).ids], []) for p in prompts]
     try:
-        steps = _stream(speaker, texts, options)
+        steps = _stream(loaded, texts, options)
         if options.json:
             for _ in steps:
                 pass
         else:
-            _print_texts(speaker.encoder, texts, steps)
-        labels = [_classify(speaker, text, *probe_ids) for text in texts] if probe_ids else []
+            _print_texts(loaded.encoder, texts, steps)
+        labels = [_classify(loaded, text, *probe_ids) for text in texts] if probe_ids else []
     except ValueError as error:  # of a prompt or an option; the model says what must hold
         raise InputError(OPTIONS.sub(lambda name: f"--{name[0].replace('_', '-')}", str(error))) from error
     if options.json:
-        print_json([_to_json(speaker.encoder, text, *labels[i : i + 1]) for i, text in enumerate(texts)])
+        print_json([_to_json(loaded.encoder, text, *labels[i : i + 1]) for i, text in enumerate(texts)])
         return 0
     for number, label in enumerate(labels):
         for name, classes in label.items():
@@ -91,21 +91,21 @@ def _read_prompt(prompt: str) -> str:
         raise InputError(f"a prompt must be text in UTF-8, found other bytes in {source} ({error})") from None
 
 
-def _probe_ids(speaker: Speaker) -> tuple[int, int]:
+def _probe_ids(loaded: LoadedModel) -> tuple[int, int]:
     """Return the ids of the tokens at which the heads read. Raises: InputError if they cannot tell anything."""
     from storage.formats.tokens import FIELD, TONE  # noqa: PLC0415 - loads pyarrow
 
-    if not getattr(speaker.model.config, "n_tones", 0):
+    if not getattr(loaded.model.config, "n_tones", 0):
         raise InputError(
             "--classify needs a model with classification heads, found one without; train a model of the world "
             "family with n_tones and n_fields above 0, such as `pile run world-1m`"
         )
-    if not speaker.has_trained_heads:
+    if not loaded.has_trained_heads:
         raise InputError(
             "--classify needs a model whose heads were trained, found one that is not known to have such; train "
             "it with pack.probe_tokens=true, and publish it again if it is a folder"
         )
-    tone_id, field_id = (speaker.encoder.token_to_id(token) for token in (TONE, FIELD))
+    tone_id, field_id = (loaded.encoder.token_to_id(token) for token in (TONE, FIELD))
     if tone_id is None or field_id is None:
         raise InputError(
             f"--classify needs a tokenizer with {TONE} and {FIELD}, found one without; train it again"
@@ -113,7 +113,7 @@ def _probe_ids(speaker: Speaker) -> tuple[int, int]:
     return tone_id, field_id
 
 
-def _open_speaker(options: argparse.Namespace) -> Speaker:
+def _open_speaker(options: argparse.Namespace) -> LoadedModel:
     """Return the model that the user names: a published folder, or an artifact of the store."""
     what = options.what or "train"
     if (Path(what) / "config.json").is_file():
@@ -127,7 +127,7 @@ def _open_speaker(options: argparse.Namespace) -> Speaker:
         return _open_folder(artifact.open_folder("huggingface"))
     model = artifact if manifest.stage == "train" else _input_of(store, artifact, "model")
     trained = open_trained(model, _input_of(store, model, "tokenizer"), "auto")
-    return Speaker(
+    return LoadedModel(
         trained.network, trained.encoder, trained.eot_id, trained.used_vocab, trained.description.has_trained_heads
     )
 
@@ -143,7 +143,7 @@ def _input_of(store: Store, artifact: Artifact, role: str) -> Artifact:
     return found
 
 
-def _open_folder(folder: Path) -> Speaker:
+def _open_folder(folder: Path) -> LoadedModel:
     from tokenizers import Tokenizer  # noqa: PLC0415 - only this verb needs it
 
     from model.export.fields import read_fields  # noqa: PLC0415 - not needed to parse arguments
@@ -162,15 +162,15 @@ def _open_folder(folder: Path) -> Speaker:
     model = load_published(folder).to(choose_device("auto"))
     # A folder that does not say so is older than this field; its heads may be what they were initialized with.
     has_trained_heads = read_fields(folder / "config.json").get("has_trained_heads") is True
-    return Speaker(model, encoder, eot_id, used_vocab, has_trained_heads)
+    return LoadedModel(model, encoder, eot_id, used_vocab, has_trained_heads)
 
 
-def _stream(speaker: Speaker, texts: Sequence[Text], options: argparse.Namespace) -> Iterator[None]:
+def _stream(loaded: LoadedModel, texts: Sequence[Text], options: argparse.Namespace) -> Iterator[None]:
     """Return an iterator that adds a token to each text that has not ended; prompts are checked at once."""
     from model.generation.generate import stream  # noqa: PLC0415 - loads torch
     from model.pretrained.folder import suppressed_ids  # noqa: PLC0415 - loads torch
 
-    model, new_tokens = speaker.model, options.max_new_tokens
+    model, new_tokens = loaded.model, options.max_new_tokens
     if new_tokens is None:
         longest = max(len(text.ids) for text in texts)
         room = max(1, model.config.max_seq_len - longest)
@@ -184,13 +184,13 @@ def _stream(speaker: Speaker, texts: Sequence[Text], options: argparse.Namespace
         top_k=options.top_k,
         top_p=options.top_p,
         repetition_penalty=options.repetition_penalty,
-        stop_tokens=speaker.eot_id,
+        stop_tokens=loaded.eot_id,
         use_cache=not options.no_cache,
         seed=options.seed,
         kv_budget=options.kv_budget,
-        suppress_tokens=suppressed_ids(speaker.encoder, speaker.used_vocab, model.config.vocab_size),
+        suppress_tokens=suppressed_ids(loaded.encoder, loaded.used_vocab, model.config.vocab_size),
     )
-    return _collected(texts, steps, speaker.eot_id)
+    return _collected(texts, steps, loaded.eot_id)
 
 
 def _collected(texts: Sequence[Text], steps: Iterator[Any], eot_id: int) -> Iterator[None]:
@@ -230,7 +230,7 @@ def decode_pieces(encoder: "Tokenizer", ids: Sequence[int], steps: Iterator[None
             return
 
 
-def _classify(speaker: Speaker, text: Text, tone_id: int, field_id: int) -> dict[str, dict[str, float]]:
+def _classify(loaded: LoadedModel, text: Text, tone_id: int, field_id: int) -> dict[str, dict[str, float]]:
     """Return the probabilities of tone and field of the whole text; where it was cut, it has no end of text."""
     import torch  # noqa: PLC0415 - seconds, and other verbs do not need it
 
@@ -238,7 +238,7 @@ def _classify(speaker: Speaker, text: Text, tone_id: int, field_id: int) -> dict
 
     whole = text.ended or not text.new
     ids = torch.tensor([text.ids + text.new])  # led by the end-of-text token, as documents are in training
-    found = classify(speaker.model, ids, tone_id, field_id, eot_id=speaker.eot_id if whole else None)
+    found = classify(loaded.model, ids, tone_id, field_id, eot_id=loaded.eot_id if whole else None)
     pairs = (("tone", TONES, found.tone_BN), ("field", FIELDS, found.field_BN))
     return {name: _named(classes, values[0].tolist()) for name, classes, values in pairs}
 

@@ -16,7 +16,7 @@ from storage.artifacts import lineage as lineages
 from storage.artifacts import verify as maintenance
 from storage.artifacts.records import Pin, Run, decode_record
 from storage.artifacts.store import Artifact, Store
-from storage.errors import DamagedFile, DamagedRecord, InputError
+from storage.errors import CorruptFileError, CorruptRecordError, InputError
 
 log = logging.getLogger(__name__)
 
@@ -157,10 +157,10 @@ def readable_pins(store: Store) -> tuple[list[Pin], bool]:
     pins, damaged = [], False
     for path in store.paths("pins"):
         try:
-            pins.append(decode_record(Pin, store.files.read(path), f"{store.url}/{path}"))
+            pins.append(decode_record(Pin, store.backend.read(path), f"{store.url}/{path}"))
         except FileNotFoundError:  # removed while we looked
             continue
-        except DamagedRecord as error:
+        except CorruptRecordError as error:
             damaged = True
             log.warning("%s", error)
     return pins, damaged
@@ -188,7 +188,7 @@ def find_artifact(store: Store, what: str) -> Artifact:
 def find_run(store: Store, what: str | None) -> Run:
     """Return a run by its id, the newest of a recipe, or the newest of all.
 
-    Raises: InputError if there is none; DamagedRecord if it is there but cannot be read.
+    Raises: InputError if there is none; CorruptRecordError if it is there but cannot be read.
     """
     paths = {PurePosixPath(path).stem: path for path in store.paths("runs")}
     runs = list(store.runs())
@@ -198,7 +198,7 @@ def find_run(store: Store, what: str | None) -> Run:
     damaged = {run_id: path for run_id, path in paths.items() if run_id not in {run.run_id for run in runs}}
     if damaged and (what is None or what in damaged):
         names = ", ".join(f"{store.url}/{damaged[run_id]}" for run_id in ([what] if what else damaged))
-        raise DamagedRecord(
+        raise CorruptRecordError(
             f"the record of a run must be readable to show it, but {names} is damaged; restore it, or show an "
             f"artifact by its stage/key, see `pile ls`"
         )
@@ -214,7 +214,7 @@ def print_run(store: Store, found: Run) -> int:
         artifact, holds = None, ""
         try:
             artifact = store.find(stage.stage, stage.key) if stage.key else None
-        except (DamagedRecord, DamagedFile) as error:
+        except (CorruptRecordError, CorruptFileError) as error:
             damage.append(str(error))
             holds = "DAMAGED"
         if artifact is not None:
@@ -237,13 +237,13 @@ def print_run(store: Store, found: Run) -> int:
         try:
             for title, table in tables(artifacts[name]).items() if name in artifacts else ():
                 print(f"\n{title}\n{text_table(table)}")
-        except DamagedFile as error:
+        except CorruptFileError as error:
             damage.append(str(error))
     print(f"\nartifacts  {store.url}/artifacts")
     if "publish" in artifacts:
         try:
             print(f"published  {artifacts['publish'].open_folder('huggingface')}")
-        except DamagedFile as error:
+        except CorruptFileError as error:
             damage.append(str(error))
     for message in damage:
         log.warning("%s", message)

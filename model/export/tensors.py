@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from model.export.saving import save_tensors
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 
 SHARD_BYTES = 5 * 10**9
 """Largest weights file, unless a single tensor is larger: what hubs and transformers split at."""
@@ -75,7 +75,7 @@ def read_weights(folder: Path) -> Mapping[str, Tensor]:
     """Return the weights of a folder, read from disk when they are asked for; pickles are read at once.
 
     Pickled files are read without running code from them. Raises: InputError if there are no weights;
-    DamagedFile if a file is not what its name says.
+    CorruptFileError if a file is not what its name says.
     """
     for index_name, name, read in (
         (WEIGHTS_INDEX, WEIGHTS, _safetensors),
@@ -100,16 +100,20 @@ def _indexed(folder: Path, index_name: str, read: Callable[[Path], Mapping[str, 
         places: dict[str, str] = json.loads((folder / index_name).read_bytes())["weight_map"]
         files = {file: folder / Path(file).name for file in sorted(set(places.values()))}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedFile(
+        raise CorruptFileError(
             f"{folder / index_name} must have a weight_map, but {error!r}; get the folder again"
         ) from error
     missing = [path.name for path in files.values() if not path.is_file()]
     if missing:
-        raise DamagedFile(f"{folder} must hold the files of its index, lacks {missing[:5]}; get the folder again")
+        raise CorruptFileError(
+            f"{folder} must hold the files of its index, lacks {missing[:5]}; get the folder again"
+        )
     shards = {file: read(path) for file, path in files.items()}
     lost = [name for name, file in places.items() if name not in shards[file]]
     if lost:
-        raise DamagedFile(f"{folder} must hold the tensors of its index, lacks {lost[:5]}; get the folder again")
+        raise CorruptFileError(
+            f"{folder} must hold the tensors of its index, lacks {lost[:5]}; get the folder again"
+        )
     return LazyTensors({name: partial(shards[file].__getitem__, name) for name, file in places.items()})
 
 
@@ -118,7 +122,7 @@ def _safetensors(path: Path) -> LazyTensors:
         file = safe_open(path, framework="pt", device="cpu")
         names = list(file.keys())
     except (SafetensorError, ValueError) as error:
-        raise DamagedFile(f"{path} must be a safetensors file, but {error}; get the folder again") from error
+        raise CorruptFileError(f"{path} must be a safetensors file, but {error}; get the folder again") from error
     return LazyTensors({name: partial(file.get_tensor, name) for name in names})
 
 
@@ -126,7 +130,9 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
-        raise DamagedFile(f"{path} must be a file of tensors alone, but {error}; get the folder again") from error
+        raise CorruptFileError(
+            f"{path} must be a file of tensors alone, but {error}; get the folder again"
+        ) from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise InputError(f"{path} must hold a state dict, found {type(found).__name__}; save model.state_dict()")
     return found

@@ -74,7 +74,7 @@ def load_published(folder: str | Path) -> LanguageModel:
 
     Its dropout is 0 whatever config.json says: that is a matter of training, and families differ in where it acts.
 
-    Raises: InputError if no family can compute that model exactly; DamagedFile for unreadable files.
+    Raises: InputError if no family can compute that model exactly; CorruptFileError for unreadable files.
     """
     folder = Path(folder)
     values = read_fields(folder / "config.json")

@@ -15,7 +15,7 @@ from model.families.networks import build_model
 from model.families.registry import ModelConfig
 from model.layers.language_model import LanguageModel
 from storage.config import Config
-from storage.errors import DamagedFile, Fault
+from storage.errors import CorruptFileError, Fault
 
 
 class TrainedModel(Config):
@@ -40,24 +40,26 @@ def save_description(description: TrainedModel, path: Path) -> None:
 def load_description(path: Path) -> TrainedModel:
     """Read the JSON beside the weights.
 
-    Raises: DamagedFile if it does not describe a model of this release.
+    Raises: CorruptFileError if it does not describe a model of this release.
     """
     try:
         return TrainedModel.model_validate_json(path.read_bytes())
     except ValueError as error:
-        raise DamagedFile(f"{path} must describe a trained model, but {error}; train the model again") from error
+        raise CorruptFileError(
+            f"{path} must describe a trained model, but {error}; train the model again"
+        ) from error
 
 
 def load_model(weights_path: Path, config_path: Path, device: str = "cpu") -> LanguageModel:
     """Return a trained model in float32, ready to be used.
 
-    Raises: DamagedFile if the weights cannot be read; Fault if they are not those of the described model.
+    Raises: CorruptFileError if the weights cannot be read; Fault if they are not those of the described model.
     """
     config = load_description(config_path).model
     try:
         tensors = load_file(weights_path, device="cpu")
     except (SafetensorError, ValueError) as error:
-        raise DamagedFile(
+        raise CorruptFileError(
             f"{weights_path} must be a safetensors file, but {error}; train the model again"
         ) from error
     with torch.device("meta"):

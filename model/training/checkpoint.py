@@ -19,7 +19,7 @@ from model.training.config import TrainingJob
 from model.training.model_state import MOMENTS, ModelState
 from storage.artifacts.records import JsonDict
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +92,11 @@ def save_checkpoint(
 def load_checkpoint(writer: ArtifactWriter, job: TrainingJob, name: str) -> Checkpoint:
     """Read a committed checkpoint, checksums verified.
 
-    Raises: DamagedFile if it is gone or damaged; InputError if it belongs to another training.
+    Raises: CorruptFileError if it is gone or damaged; InputError if it belongs to another training.
     """
     part = writer.part(name)
     if part is None:
-        raise DamagedFile(
+        raise CorruptFileError(
             f"checkpoint {name} of {writer.stage}/{writer.key} must be readable, found none; run again"
         )
     paths = {file.role: writer.open(file) for file in part.files}

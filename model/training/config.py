@@ -32,7 +32,7 @@ REPORT = "training-report"
 class TrainConfig(Config):
     """How a model is trained: shape, data per step, optimizer, and how often it is looked at and saved."""
 
-    places: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "keep_checkpoints", "log_every"})
+    excluded_from_key: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "keep_checkpoints", "log_every"})
 
     model: ModelShape = RopeShape()
     """The shape of the model: a preset's name such as `world-1m`, or its fields, on top of a `preset` or of a

@@ -13,7 +13,7 @@ from model.training.batch import Batch
 from model.training.config import TrainConfig, TrainingJob
 from model.training.engines.base import Engine
 from storage.artifacts.store import Artifact, Store
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 from storage.formats.packed import PackedSequences
 from storage.formats.probes import NO_LABEL, Probes, document_numbers
 from storage.formats.tokens import SEQUENCES
@@ -36,12 +36,12 @@ class PackedData:
 def open_data(store: Store, job: TrainingJob) -> PackedData:
     """Open the packed sequences of a job.
 
-    Raises: DamagedFile if they are not those that the job names; InputError if there is nothing to train on.
+    Raises: CorruptFileError if they are not those that the job names; InputError if there is nothing to train on.
     """
     artifact = store.find(job.sequences.stage, job.sequences.key)
     if artifact is None or artifact.content_digest != job.sequences_digest:
         found = artifact.content_digest if artifact else "nothing"
-        raise DamagedFile(
+        raise CorruptFileError(
             f"{job.sequences.stage}/{job.sequences.key} in {store.url} must hold content "
             f"{job.sequences_digest:.12}, found {found:.12}; run the pack stage again"
         )

@@ -20,7 +20,7 @@ from storage.artifacts.lease import TAKEOVER, holder_is_gone
 from storage.artifacts.records import LeaseRecord, Part, Run, decode_record
 from storage.artifacts.store import Store
 from storage.backends.local import WRITES
-from storage.errors import DamagedRecord, InputError
+from storage.errors import CorruptRecordError, InputError
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def plan_garbage(store: Store, keep_runs: int = 3, min_age_seconds: float = 8640
     Finished artifacts go whatever their age; what a killed or waiting attempt left goes when it has not been
     touched for `min_age_seconds`. Run records stay: they are small, and they are the history.
 
-    Raises: DamagedRecord if a pin, a run or the manifest of a kept artifact cannot be read.
+    Raises: CorruptRecordError if a pin, a run or the manifest of a kept artifact cannot be read.
     """
     if keep_runs < 0 or min_age_seconds < 0:
         raise InputError(f"runs to keep and age must not be negative, found {keep_runs} and {min_age_seconds}")
@@ -101,32 +101,32 @@ def collect(store: Store, garbage: Iterable[Garbage]) -> int:
 def _delete(store: Store, item: Garbage, use: _Use) -> bool:
     ref = tuple(item.path.split("/")[1:3])
     if item.kind == "artifact":
-        files = [*store.files.list(item.path)]
+        files = [*store.backend.list(item.path)]
         if ref in use.reachable or ref in use.leased or any(changed > item.changed for *_, changed in files):
             return False
         _delete_artifact(store, item.path, [path for path, *_ in files])
     elif item.kind == "file":
         if ref in use.leased:
             return False
-        store.files.delete(item.path)
+        store.backend.delete(item.path)
     elif item.kind == "lease":
         record = _lease(store, item.path)
         if isinstance(record, LeaseRecord) and not holder_is_gone(record):
             return False
-        store.files.delete(item.path)
+        store.backend.delete(item.path)
     elif item.kind == "write":
-        store.files.abandon(item.path)
+        store.backend.abandon(item.path)
     else:
         return _delete_local(Path(item.path), item.changed)
     return True
 
 
 def _delete_artifact(store: Store, folder: str, paths: list[str]) -> None:
-    store.files.delete(f"{folder}/manifest.json")
+    store.backend.delete(f"{folder}/manifest.json")
     records = [path for path in paths if path.startswith(f"{folder}/parts/")]
     with ThreadPoolExecutor(THREADS) as pool:
         for group in (records, sorted({*paths} - {*records})):
-            for _ in pool.map(store.files.delete, group):
+            for _ in pool.map(store.backend.delete, group):
                 pass  # the result is waited for, so that an error is raised
 
 
@@ -181,8 +181,8 @@ def _with_ancestors(store: Store, roots: Iterable[Ref]) -> frozenset[Ref]:
 
 def _runs(store: Store) -> list[tuple[Run, float]]:
     runs = []
-    for path, _, changed in store.files.list("runs"):
-        runs.append((decode_record(Run, store.files.read(path), f"{store.url}/{path}"), changed))
+    for path, _, changed in store.backend.list("runs"):
+        runs.append((decode_record(Run, store.backend.read(path), f"{store.url}/{path}"), changed))
     return runs
 
 
@@ -198,17 +198,17 @@ def _live_leases(store: Store) -> dict[Ref, str]:
     return live
 
 
-def _lease(store: Store, path: str) -> LeaseRecord | DamagedRecord | None:
+def _lease(store: Store, path: str) -> LeaseRecord | CorruptRecordError | None:
     try:
-        return decode_record(LeaseRecord, store.files.read(path), path)
+        return decode_record(LeaseRecord, store.backend.read(path), path)
     except FileNotFoundError:
         return None
-    except DamagedRecord as error:
+    except CorruptRecordError as error:
         return error
 
 
 def _artifact_garbage(store: Store, use: _Use, oldest: float) -> Iterator[_Fields]:
-    listing = [found for found in store.files.list("artifacts") if found[0].count("/") > 2]
+    listing = [found for found in store.backend.list("artifacts") if found[0].count("/") > 2]
     for ref, members in itertools.groupby(listing, lambda found: tuple(found[0].split("/")[1:3])):
         files = {path: (size, changed) for path, size, changed in members}
         folder = "/".join(("artifacts", *ref))
@@ -237,10 +237,10 @@ def _unreferenced(store: Store, folder: str, candidates: list[str]) -> list[str]
         return []
     for path in store.paths(f"{folder}/parts"):
         try:
-            part = decode_record(Part, store.files.read(path), f"{store.url}/{path}")
+            part = decode_record(Part, store.backend.read(path), f"{store.url}/{path}")
         except FileNotFoundError:
             continue
-        except DamagedRecord as error:
+        except CorruptRecordError as error:
             log.warning("leaving all files of %s: %s", folder, error)
             return []
         named |= {f"{folder}/{file.path}" for file in part.files}
@@ -248,16 +248,16 @@ def _unreferenced(store: Store, folder: str, candidates: list[str]) -> list[str]
 
 
 def _stale_leases(store: Store, oldest: float) -> Iterator[_Fields]:
-    for path, size, changed in store.files.list("leases"):
+    for path, size, changed in store.backend.list("leases"):
         record = _lease(store, path)
         if isinstance(record, LeaseRecord) and holder_is_gone(record):
             yield path, size, f"run {record.run_id} has ended without releasing it", "lease", changed
-        elif isinstance(record, DamagedRecord) and changed < oldest:
+        elif isinstance(record, CorruptRecordError) and changed < oldest:
             yield path, size, "it cannot be read, and nobody renews it", "lease", changed
 
 
 def _unfinished_writes(store: Store, oldest: float) -> Iterator[_Fields]:
-    for name, size, started in store.files.unfinished():
+    for name, size, started in store.backend.unfinished():
         if started < oldest:
             yield name, size, "a write that was cut off", "write", started
 

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage.artifacts.records import LeaseRecord, decode_record, encode_record
-from storage.backends.base import Files
-from storage.errors import DamagedRecord, Fault, LeaseLost
+from storage.backends.base import StoreBackend
+from storage.errors import CorruptRecordError, Fault, LeaseLostError
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +39,13 @@ class Lease:
 
     def __init__(
         self,
-        files: Files,
+        backend: StoreBackend,
         path: str,
         run_id: str,
         on_lost: Callable[[], None],
         seconds: float = LEASE_SECONDS,
     ) -> None:
-        self.files = files
+        self.backend = backend
         self.path = path
         self.seconds = seconds
         self.lost = False
@@ -67,7 +67,7 @@ class Lease:
         """Take the lease and start renewing it; return the present holder's record if that must be waited for."""
         present = self._read()
         if present is None:
-            won = self.files.create(self.path, self._renewed())
+            won = self.backend.create(self.path, self._renewed())
         elif self._is_abandoned(present):
             won = self._take_over(present)
         else:
@@ -80,9 +80,9 @@ class Lease:
         return None
 
     def check(self) -> None:
-        """Raise LeaseLost if another process took over."""
+        """Raise LeaseLostError if another process took over."""
         if self.lost:
-            raise LeaseLost(
+            raise LeaseLostError(
                 f"the lease {self.path} must be held to go on, but it was lost to another run; "
                 f"this run stops and takes the other's result when it is started again"
             )
@@ -95,18 +95,18 @@ class Lease:
         try:
             present = self._read()
             if present is not None and present.holder == self._record.holder:
-                self.files.delete(self.path)
+                self.backend.delete(self.path)
         except (OSError, Fault) as error:  # the work itself is done; whoever waits sees the lease expire
             log.warning("could not remove the lease %s: %s", self.path, error)
 
     def _read(self) -> LeaseRecord | None:
         try:
-            data = self.files.read(self.path)
+            data = self.backend.read(self.path)
         except FileNotFoundError:
             return None
         try:
-            return decode_record(LeaseRecord, data, f"{self.files.url}/{self.path}")
-        except DamagedRecord as error:
+            return decode_record(LeaseRecord, data, f"{self.backend.url}/{self.path}")
+        except CorruptRecordError as error:
             # Of a newer release, or damaged: somebody's, until it is seen to stand still.
             log.warning("waiting for a lease that cannot be read: %s", error)
             unknown = {"run_id": "unknown", "host": "", "renewals": 0, "expires": math.inf}
@@ -115,7 +115,7 @@ class Lease:
     def _take_over(self, abandoned: LeaseRecord) -> bool:
         """Replace an abandoned lease. Of all who try, one gets past the exclusive creation of the claim."""
         claim = self.path + TAKEOVER
-        if not self.files.create(claim, self._renewed()):
+        if not self.backend.create(claim, self._renewed()):
             self._remove_dead_claim(claim)
             return False
         try:
@@ -123,23 +123,23 @@ class Lease:
             if present is None or (present.holder, present.renewals) != (abandoned.holder, abandoned.renewals):
                 return False  # another process was faster, and has already removed its claim
             log.info("taking over the lease %s of run %s, which no longer renews it", self.path, abandoned.run_id)
-            self.files.write(self.path, self._renewed())
+            self.backend.write(self.path, self._renewed())
             time.sleep(SETTLE_SECONDS)
         finally:
-            self.files.delete(claim)
+            self.backend.delete(claim)
         return True
 
     def _remove_dead_claim(self, claim: str) -> None:
         try:
-            holder = decode_record(LeaseRecord, self.files.read(claim), claim)
+            holder = decode_record(LeaseRecord, self.backend.read(claim), claim)
         except FileNotFoundError:
             return
-        except DamagedRecord as error:
+        except CorruptRecordError as error:
             log.warning("removing a damaged claim: %s", error)
-            self.files.delete(claim)
+            self.backend.delete(claim)
             return
         if holder_is_gone(holder):
-            self.files.delete(claim)
+            self.backend.delete(claim)
 
     def _renewed(self) -> bytes:
         self._record = self._record.model_copy(
@@ -163,9 +163,9 @@ class Lease:
             try:
                 present = self._read()
                 if present is None:  # somebody tidied up
-                    self.files.create(self.path, self._renewed())
+                    self.backend.create(self.path, self._renewed())
                 elif present.holder == self._record.holder:
-                    self.files.write(self.path, self._renewed())
+                    self.backend.write(self.path, self._renewed())
                 else:
                     return self._lose("another process holds it")
                 last_success = time.monotonic()

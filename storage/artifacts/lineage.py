@@ -10,7 +10,7 @@ from typing import Literal
 
 from storage.artifacts.records import Manifest
 from storage.artifacts.store import Store
-from storage.errors import DamagedRecord
+from storage.errors import CorruptRecordError
 
 State = Literal["finished", "changed", "missing", "damaged"]
 
@@ -49,7 +49,7 @@ def as_lines(tree: Lineage) -> list[str]:
 class _Reader:
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.manifests: dict[tuple[str, str], Manifest | DamagedRecord | None] = {}
+        self.manifests: dict[tuple[str, str], Manifest | CorruptRecordError | None] = {}
         self.done: dict[tuple[str, str, str], Lineage] = {}
 
     def lineage(self, stage: str, key: str, used_digest: str, below: tuple[tuple[str, str], ...]) -> Lineage:
@@ -64,7 +64,7 @@ class _Reader:
         manifest = self._manifest(stage, key)
         if manifest is None:
             return Lineage(stage, key, "missing", "it is not in the store any more", used_digest)
-        if isinstance(manifest, DamagedRecord):
+        if isinstance(manifest, CorruptRecordError):
             return Lineage(stage, key, "damaged", str(manifest), used_digest)
         changed = used_digest not in ("", manifest.content_digest)
         return Lineage(
@@ -84,11 +84,11 @@ class _Reader:
             },
         )
 
-    def _manifest(self, stage: str, key: str) -> Manifest | DamagedRecord | None:
+    def _manifest(self, stage: str, key: str) -> Manifest | CorruptRecordError | None:
         if (stage, key) not in self.manifests:
             try:
                 self.manifests[stage, key] = self.store.manifest(stage, key)
-            except DamagedRecord as error:
+            except CorruptRecordError as error:
                 self.manifests[stage, key] = error
         return self.manifests[stage, key]
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from storage.canonical import canonical_json
-from storage.errors import DamagedRecord
+from storage.errors import CorruptRecordError
 
 JsonDict = dict[str, Any]
 
@@ -190,7 +190,7 @@ def encode_record(record: Record) -> bytes:
 def decode_record(record_type: type[RecordT], data: bytes, place: str) -> RecordT:
     """Read a record of this or an older schema version.
 
-    Raises: DamagedRecord when `data`, found at `place`, is not what `encode_record` wrote, or is newer.
+    Raises: CorruptRecordError when `data`, found at `place`, is not what `encode_record` wrote, or is newer.
     """
     try:
         body = json.loads(data)
@@ -230,7 +230,7 @@ def _upgraded(record_type: type[Record], body: JsonDict, version: object, place:
         body = record_type.upgrades[version](body)
         version += 1
     if type(version) is not int or version != newest:
-        raise DamagedRecord(
+        raise CorruptRecordError(
             f"{place} must be a {record_type.kind} record of a schema version that this release can read (up to "
             f"{newest}), found version {version!r}; read it with another release of pile-pipeline"
         )
@@ -246,8 +246,8 @@ def _validate(record_type: type[RecordT], body: JsonDict, place: str) -> RecordT
         raise _damaged(record_type, place, f"field {field!r}: {first['msg']}") from error
 
 
-def _damaged(record_type: type[Record], place: str, reason: str) -> DamagedRecord:
-    return DamagedRecord(
+def _damaged(record_type: type[Record], place: str, reason: str) -> CorruptRecordError:
+    return CorruptRecordError(
         f"{place} must be a {record_type.kind} record, but {reason}; "
         f"restore the file or delete it{record_type.if_deleted}"
     )

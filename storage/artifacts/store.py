@@ -19,9 +19,9 @@ from pathlib import Path
 from storage.artifacts.lease import Lease
 from storage.artifacts.local_copies import fetched_copy, fetched_folder
 from storage.artifacts.records import Manifest, Pin, RecordT, Run, StoredFile, decode_record, encode_record, now
-from storage.backends.local import TEMPORARY, LocalFiles
-from storage.backends.registry import open_files
-from storage.errors import DamagedFile, DamagedRecord, InputError
+from storage.backends.local import TEMPORARY, LocalBackend
+from storage.backends.registry import open_backend
+from storage.errors import CorruptFileError, CorruptRecordError, InputError
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ class Store:
     """One artifact store. Opening touches nothing; it can be pickled and used in other processes."""
 
     def __init__(self, url: str) -> None:
-        self.files = open_files(url)
-        self.url = self.files.url
+        self.backend = open_backend(url)
+        self.url = self.backend.url
 
     def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
         return Store, (self.url,)
@@ -44,7 +44,7 @@ class Store:
     def find(self, stage: str, key: str) -> "Artifact | None":
         """Return the finished artifact, None if it does not exist.
 
-        Raises: DamagedRecord, DamagedFile if it exists but its manifest or the size of a file is wrong.
+        Raises: CorruptRecordError, CorruptFileError if it exists but its manifest or the size of a file is wrong.
         """
         while (manifest := self.manifest(stage, key)) is not None:
             artifact = Artifact(self, manifest)
@@ -58,12 +58,12 @@ class Store:
     def manifest(self, stage: str, key: str) -> Manifest | None:
         """Return what is known about an artifact without looking at its files; None if it is not finished.
 
-        Raises: DamagedRecord.
+        Raises: CorruptRecordError.
         """
         path = f"{artifact_folder(stage, key)}/manifest.json"
         manifest = self._read(Manifest, path)
         if manifest is not None and (manifest.stage, manifest.key) != (stage, key):
-            raise DamagedRecord(
+            raise CorruptRecordError(
                 f"{self.url}/{path} must describe {stage}/{key}, found the manifest of {manifest.stage}/"
                 f"{manifest.key}; delete it, an artifact cannot be moved to another key"
             )
@@ -76,7 +76,7 @@ class Store:
             if path.endswith("/manifest.json"):
                 try:
                     manifest = self._read(Manifest, path)
-                except DamagedRecord as error:
+                except CorruptRecordError as error:
                     log.warning("%s", error)
                     continue
                 if manifest is not None:
@@ -85,17 +85,17 @@ class Store:
 
     def paths(self, folder: str) -> list[str]:
         """Return the paths of all files below a folder of the store. Shows and cleans, decides nothing."""
-        return [path for path, _, _ in self.files.list(folder)]
+        return [path for path, _, _ in self.backend.list(folder)]
 
     # ---- leases, runs, pins --------------------------------------------------------------------
 
     def lease(self, stage: str, key: str, run_id: str, on_lost: Callable[[], None]) -> Lease:
         """Return a lease on an artifact, not yet acquired; `on_lost` is called from another thread."""
-        return Lease(self.files, f"leases/{checked_name(stage)}/{checked_name(key)}.json", run_id, on_lost)
+        return Lease(self.backend, f"leases/{checked_name(stage)}/{checked_name(key)}.json", run_id, on_lost)
 
     def write_run(self, run: Run) -> None:
         """Record the present state of a run."""
-        self.files.write(f"runs/{checked_name(run.run_id)}.json", encode_record(run))
+        self.backend.write(f"runs/{checked_name(run.run_id)}.json", encode_record(run))
 
     def runs(self) -> Iterator[Run]:
         """Yield all readable run records, oldest first."""
@@ -109,7 +109,7 @@ class Store:
         if self.find(stage, key) is None:
             raise InputError(f"a pin must name a finished artifact, found none at {stage}/{key}; see `pile ls`")
         pin = Pin(name=name, stage=stage, key=key, created=now())
-        self.files.write(f"pins/{checked_name(name)}.json", encode_record(pin))
+        self.backend.write(f"pins/{checked_name(name)}.json", encode_record(pin))
         return pin
 
     def remove_pin(self, name: str) -> None:
@@ -117,10 +117,10 @@ class Store:
         path = f"pins/{checked_name(name)}.json"
         if path not in self.paths("pins"):
             raise InputError(f"no pin is called {name!r}; see `pile pin`")
-        self.files.delete(path)
+        self.backend.delete(path)
 
     def pins(self) -> list[Pin]:
-        """Return all pins. Raises: DamagedRecord, since a pin that cannot be read would not protect."""
+        """Return all pins. Raises: CorruptRecordError, since a pin that cannot be read would not protect."""
         pins = [self._read(Pin, path) for path in self.paths("pins")]
         return [pin for pin in pins if pin is not None]
 
@@ -138,13 +138,13 @@ class Store:
 
     def cached_copy(self, file: StoredFile, path: str) -> Path:
         """Return a local copy of a remote file, fetched once per machine and named by its content."""
-        return fetched_copy(self.fetched_root(), file, lambda local: self.files.fetch(path, local))
+        return fetched_copy(self.fetched_root(), file, lambda local: self.backend.fetch(path, local))
 
     def scratch_root(self) -> Path:
         """Return the folder of this machine that holds all unfinished work on this store."""
         chosen = os.environ.get("PILE_SCRATCH")
-        if isinstance(self.files, LocalFiles) and not chosen:
-            return self.files.root / TEMPORARY
+        if isinstance(self.backend, LocalBackend) and not chosen:
+            return self.backend.root / TEMPORARY
         root = Path(chosen or Path.home() / ".cache" / "pile-pipeline").absolute()
         return root / hashlib.sha256(self.url.encode()).hexdigest()[:12]
 
@@ -154,7 +154,7 @@ class Store:
 
     def _read(self, record_type: type[RecordT], path: str) -> RecordT | None:
         try:
-            data = self.files.read(path)
+            data = self.backend.read(path)
         except FileNotFoundError:
             return None
         return decode_record(record_type, data, f"{self.url}/{path}")
@@ -163,7 +163,7 @@ class Store:
         for path in self.paths(folder):
             try:
                 record = self._read(record_type, path)
-            except DamagedRecord as error:
+            except CorruptRecordError as error:
                 log.warning("%s", error)
                 continue
             if record is not None:
@@ -202,71 +202,71 @@ class Artifact:
         return [file for file in self.manifest.files if file.role == role and file.part.startswith(prefix)]
 
     def file(self, role: str) -> StoredFile:
-        """Return the only file of a role. Raises: DamagedFile if there is not exactly one."""
+        """Return the only file of a role. Raises: CorruptFileError if there is not exactly one."""
         found = self.files(role)
         if len(found) != 1:
-            raise DamagedFile(f"{self.url} must hold one file of role {role!r}, found {len(found)}")
+            raise CorruptFileError(f"{self.url} must hold one file of role {role!r}, found {len(found)}")
         return found[0]
 
     def open(self, file: StoredFile) -> Path:
         """Return a local path to the file's content, after its size and SHA-256 were checked.
 
-        Raises: DamagedFile if the bytes are not those that were committed.
+        Raises: CorruptFileError if the bytes are not those that were committed.
         """
         path = f"{artifact_folder(self.manifest.stage, self.manifest.key)}/{file.path}"
         try:
-            local = self.store.files.local(path)
+            local = self.store.backend.local(path)
             if local is not None:
                 return self._checked(file, local)
             copy = self.store.cached_copy(file, path)
             try:
                 return self._checked(file, copy)
-            except DamagedFile:  # perhaps only the copy is, by this machine's disk
+            except CorruptFileError:  # perhaps only the copy is, by this machine's disk
                 copy.unlink(missing_ok=True)
                 return self._checked(file, self.store.cached_copy(file, path))
         except FileNotFoundError:
-            raise self.damaged(file, "found no file") from None
+            raise self.corrupt(file, "found no file") from None
 
     def _checked(self, file: StoredFile, local: Path) -> Path:
         status = local.stat()
         if status.st_size != file.bytes:
-            raise self.damaged(file, f"found {status.st_size} bytes")
+            raise self.corrupt(file, f"found {status.st_size} bytes")
         memo = (str(local), status.st_mtime_ns, file.sha256)
         if memo not in _checked_files:
             found = file_sha256(local)
             if found != file.sha256:
-                raise self.damaged(file, f"found sha256 {found}")
+                raise self.corrupt(file, f"found sha256 {found}")
             _checked_files.add(memo)
         return local
 
     def open_folder(self, part: str) -> Path:
         """Return a local folder that holds the files of a part committed with `commit_folder`, all checked.
 
-        Raises: DamagedFile if there is no such part.
+        Raises: CorruptFileError if there is no such part.
         """
         members = {file.role: self.open(file) for file in self.manifest.files if file.part == part}
         if not members:
-            raise DamagedFile(f"{self.url} must hold the part {part!r}, found none of that name")
-        if isinstance(self.store.files, LocalFiles):
+            raise CorruptFileError(f"{self.url} must hold the part {part!r}, found none of that name")
+        if isinstance(self.store.backend, LocalBackend):
             role, path = next(iter(members.items()))
             return path.parents[role.count("/")]
         return fetched_folder(self.store.fetched_root(), members)
 
-    def wrong_sizes(self, files: Iterable[StoredFile]) -> dict[str, DamagedFile]:
+    def wrong_sizes(self, files: Iterable[StoredFile]) -> dict[str, CorruptFileError]:
         """Return path -> error for those of the files that are not there in full, after one listing."""
         folder = artifact_folder(self.manifest.stage, self.manifest.key)
-        sizes = {path: size for path, size, _ in self.store.files.list(folder)}
+        sizes = {path: size for path, size, _ in self.store.backend.list(folder)}
         wrong = {}
         for file in files:
             path = f"{folder}/{file.path}"
             if sizes.get(path) != file.bytes:
                 try:  # listings of some object stores lag behind: ask for the object itself
-                    found = self.store.files.size(path)
+                    found = self.store.backend.size(path)
                 except FileNotFoundError:
-                    wrong[file.path] = self.damaged(file, "found no file")
+                    wrong[file.path] = self.corrupt(file, "found no file")
                     continue
                 if found != file.bytes:
-                    wrong[file.path] = self.damaged(file, f"found {found} bytes")
+                    wrong[file.path] = self.corrupt(file, f"found {found} bytes")
         return wrong
 
     def report(self, role: str) -> bytes | None:
@@ -276,9 +276,9 @@ class Artifact:
                 return self.open(file).read_bytes()
         return None
 
-    def damaged(self, file: StoredFile, found: str) -> DamagedFile:
+    def corrupt(self, file: StoredFile, found: str) -> CorruptFileError:
         """Return the error for a file that is not what the manifest says."""
-        return DamagedFile(
+        return CorruptFileError(
             f"{self.url}/{file.path} must have {file.bytes} bytes with sha256 {file.sha256}, {found}; "
             f"rebuild it with `pile run RECIPE --force {self.manifest.stage}`, or restore the file"
         )

@@ -21,7 +21,7 @@ from storage.artifacts.records import (
     decode_record,
 )
 from storage.artifacts.store import Store
-from storage.errors import DamagedRecord
+from storage.errors import CorruptRecordError
 
 __all__ = ["Garbage", "Problem", "collect", "plan_garbage", "verify_store"]
 
@@ -63,7 +63,7 @@ def verify_store(store: Store, stage: str | None = None) -> Iterator[Problem]:
     meanwhile is not reported. Memory: the names of one artifact's files, and a piece of eight of them.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        listing = store.files.list(f"artifacts/{stage}" if stage else "artifacts")
+        listing = store.backend.list(f"artifacts/{stage}" if stage else "artifacts")
         paths = (path for path, _, _ in listing)
         for folder, members in itertools.groupby(paths, lambda path: "/".join(path.split("/")[:3])):
             yield from _verify_artifact(store, pool, folder, list(members))
@@ -103,7 +103,7 @@ def _verify_artifact(store: Store, pool: ThreadPoolExecutor, folder: str, paths:
 
 def _verify_file(store: Store, named: _Named) -> Problem | None:
     try:
-        size, sha256 = store.files.digest(named.path)
+        size, sha256 = store.backend.digest(named.path)
         found = f"{size} bytes with sha256 {sha256}"
         if (size, sha256) == (named.file.bytes, named.file.sha256):
             return None
@@ -139,16 +139,16 @@ def _verify_records(
                     yield Problem(
                         path, f"must name a finished artifact, found none at {record.stage}/{record.key}"
                     )
-            except DamagedRecord:
+            except CorruptRecordError:
                 continue  # reported with the artifact
 
 
 def _read(store: Store, record_type: type[Record], path: str) -> Record | Problem | None:
     try:
-        return decode_record(record_type, store.files.read(path), path)
+        return decode_record(record_type, store.backend.read(path), path)
     except FileNotFoundError:  # removed since it was listed
         return None
-    except (DamagedRecord, OSError) as error:
+    except (CorruptRecordError, OSError) as error:
         return Problem(path, str(error))
 
 

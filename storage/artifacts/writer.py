@@ -21,7 +21,7 @@ from storage.artifacts.records import (
 )
 from storage.artifacts.store import Artifact, Store, artifact_folder, checked_name, file_sha256
 from storage.canonical import fingerprint
-from storage.errors import DamagedFile, DamagedRecord
+from storage.errors import CorruptFileError, CorruptRecordError
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ class ArtifactWriter:
         """Return one committed part without checking its files; None if there is none."""
         path = self._part_path(name)
         try:
-            return decode_record(Part, self.store.files.read(path), f"{self.store.url}/{path}")
-        except (FileNotFoundError, DamagedRecord):
+            return decode_record(Part, self.store.backend.read(path), f"{self.store.url}/{path}")
+        except (FileNotFoundError, CorruptRecordError):
             return None
 
     def open(self, file: StoredFile) -> Path:
@@ -135,14 +135,14 @@ class ArtifactWriter:
     def discard(self, part: str) -> None:
         """Remove a part: its record first, so that nobody reads files that are going away."""
         record = self.part(part)
-        self.store.files.delete(self._part_path(part))
+        self.store.backend.delete(self._part_path(part))
         if record is not None:
             self._delete_unpublished(record.files)
 
     def forget_parts(self) -> None:
         """Remove all part records, to do everything again; files stay, since a manifest may name them."""
         for path in self.store.paths(f"{self.folder}/parts"):
-            self.store.files.delete(path)
+            self.store.backend.delete(path)
 
     def publish(
         self,
@@ -162,7 +162,7 @@ class ArtifactWriter:
     ) -> Artifact:
         """Write the manifest, which makes the artifact exist with exactly these parts.
 
-        Of several reports of one role the last counts. Raises: DamagedFile if a file is not there in full.
+        Of several reports of one role the last counts. Raises: CorruptFileError if a file is not there in full.
         """
         parts = list(parts)
         names = Counter(part.part for part in parts)
@@ -204,55 +204,57 @@ class ArtifactWriter:
         artifact = Artifact(self.store, manifest)
         for error in artifact.wrong_sizes((*manifest.files, *manifest.reports)).values():
             raise error
-        self.store.files.write(f"{self.folder}/manifest.json", encode_record(manifest))
+        self.store.backend.write(f"{self.folder}/manifest.json", encode_record(manifest))
         return artifact
 
     def _read_part(self, path: str) -> Part | None:
         try:
-            part = decode_record(Part, self.store.files.read(path), f"{self.store.url}/{path}")
+            part = decode_record(Part, self.store.backend.read(path), f"{self.store.url}/{path}")
             if path != self._part_path(part.part):
-                raise DamagedRecord(f"{self.store.url}/{path} must describe its own part, found {part.part!r}")
+                raise CorruptRecordError(
+                    f"{self.store.url}/{path} must describe its own part, found {part.part!r}"
+                )
             return part
         except FileNotFoundError:  # discarded since it was listed
             return None
-        except DamagedRecord as error:
+        except CorruptRecordError as error:
             self._drop(path, error)
             return None
 
-    def _is_whole(self, part: Part, wrong: Mapping[str, DamagedFile]) -> bool:
+    def _is_whole(self, part: Part, wrong: Mapping[str, CorruptFileError]) -> bool:
         try:
             for file in part.files:
                 if file.path in wrong:
                     raise wrong[file.path]
                 # After a crash or a power cut nothing on a disk is taken on trust. An object store acknowledges an
                 # upload only when it has all of it, and reading terabytes back would cost more than the work.
-                if part.attempt != self.attempt and self.store.files.local(self.folder) is not None:
+                if part.attempt != self.attempt and self.store.backend.local(self.folder) is not None:
                     self.open(file)
-        except DamagedFile as error:
+        except CorruptFileError as error:
             self._drop(self._part_path(part.part), error)
             return False
         return True
 
     def _drop(self, path: str, error: Exception) -> None:
         log.warning("doing a part again: %s", error)
-        self.store.files.delete(path)
+        self.store.backend.delete(path)
 
     def _put(self, part: str, role: str, local: Path, sha256: str, name: str) -> StoredFile:
         stored = StoredFile(part=part, role=role, path=name, bytes=local.stat().st_size, sha256=sha256)
-        self.store.files.put(local, f"{self.folder}/{name}")
+        self.store.backend.put(local, f"{self.folder}/{name}")
         return stored
 
     def _delete_unpublished(self, files: Iterable[StoredFile]) -> None:
         # Another attempt may have published a part of this one.
         try:
             manifest = self.store.manifest(self.stage, self.key)
-        except DamagedRecord as error:
+        except CorruptRecordError as error:
             log.warning("leaving replaced files to garbage collection: %s", error)
             return
         published = {file.path for file in manifest.files} if manifest is not None else set()
         for file in files:
             if file.path not in published:
-                self.store.files.delete(f"{self.folder}/{file.path}")
+                self.store.backend.delete(f"{self.folder}/{file.path}")
 
     def _record(
         self, part: str, files: list[StoredFile], counts: Mapping[str, int] | None, info: JsonDict | None
@@ -265,7 +267,7 @@ class ArtifactWriter:
             counts=dict(sorted((counts or {}).items())),
             info=info or {},
         )
-        self.store.files.write(self._part_path(part), encode_record(record))
+        self.store.backend.write(self._part_path(part), encode_record(record))
         if replaced is not None and replaced.attempt == self.attempt:
             kept = {file.path for file in files}
             self._delete_unpublished(file for file in replaced.files if file.path not in kept)

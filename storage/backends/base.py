@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Files(Protocol):
+class StoreBackend(Protocol):
     """What the store needs from a place that keeps files. Paths are relative, with `/`."""
 
     url: str

@@ -25,8 +25,8 @@ RACES = 100
 """How often a write is tried again because the folder that it needs was removed under its hands."""
 
 
-class LocalFiles:
-    """Files in a folder of this machine, written through a temporary name, flushed and renamed.
+class LocalBackend:
+    """StoreBackend in a folder of this machine, written through a temporary name, flushed and renamed.
 
     Links to folders below the root are not followed when listing: what lies behind them belongs to someone else.
     """

@@ -24,7 +24,7 @@ UPLOAD = "?uploadId="
 """Separates path and upload in the name of an unfinished upload."""
 
 
-class S3Files:
+class S3Backend:
     """Files under an S3 prefix. Can be used in any number of processes and threads."""
 
     def __init__(self, url: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import zstandard
 
-from storage.errors import DamagedFile
+from storage.errors import CorruptFileError
 
 DOCUMENTS = "documents"
 """Role of a shard of documents in every artifact that holds some."""
@@ -71,7 +71,7 @@ class DocumentWriter:
 def read_documents(path: Path) -> Iterator[Document]:
     """Yield the documents of a shard that this project wrote.
 
-    Raises: DamagedFile at the first line that is not a document; a shard is never read in part.
+    Raises: CorruptFileError at the first line that is not a document; a shard is never read in part.
     """
     line_number = 0
     try:
@@ -80,7 +80,7 @@ def read_documents(path: Path) -> Iterator[Document]:
             yield Document(record["id"], record["subset"], record["text"], record["meta"])
             line_number += 1
     except (ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
-        raise DamagedFile(
+        raise CorruptFileError(
             f"{path} must hold one document per line, but line {line_number + 1} cannot be read ({error}); "
             f"run `pile verify` to see what else is damaged"
         ) from error

@@ -1,8 +1,13 @@
 """The layout of MinHash signatures."""
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from storage.config import Config
+
+Hashes = npt.NDArray[np.uint64]
+"""A signature: the smallest hash of a document under each permutation."""
 
 
 class MinHash(Config):

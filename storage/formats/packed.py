@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from storage.artifacts.records import JsonDict
 from storage.errors import InputError
-from storage.formats.parquet import PAGE_BYTES, damaged, described_schema, open_described, plain_pages
+from storage.formats.parquet import PAGE_BYTES, corrupt_file, described_schema, open_described, plain_pages
 from storage.formats.probes import NO_LABEL, Probes, loss_mask
 from storage.formats.tokens import TokenFormat, read_token_format
 
@@ -157,7 +157,9 @@ class PackedSequences:
         self._groups: list[NDArray[Any]] = []
         for path, (packed_format, places) in zip(paths, layouts, strict=True):
             if packed_format != self.format:
-                raise damaged(path, f"must have the format of {paths[0]}, {self.format}", f"found {packed_format}")
+                raise corrupt_file(
+                    path, f"must have the format of {paths[0]}, {self.format}", f"found {packed_format}"
+                )
             data = np.memmap(path, np.uint8, "r")
             for offset, count in places:
                 # Often at an odd address, which numpy copes with; `rows` copies to an aligned array.
@@ -202,7 +204,7 @@ class PackedSequences:
         for: a byte for each probe token.
 
         Shapes: indices (N,); tokens (N, sequence_length + 1); result (N, sequence_length).
-        Raises: DamagedFile.
+        Raises: CorruptFileError.
         """
         labels = np.full(tokens.shape, NO_LABEL, np.int64)
         if self.format.probes is None:
@@ -214,7 +216,7 @@ class PackedSequences:
             place = index - int(self._file_ends[file])  # negative: counted from the end of the file
             mine = stored[ends[place - 1] : ends[place]]
             if mine.size != np.count_nonzero(found[row]):
-                raise damaged(
+                raise corrupt_file(
                     self._paths[file],
                     "must have a label for each probe token",
                     f"found {mine.size} for {np.count_nonzero(found[row])} in sequence {index}",
@@ -252,12 +254,12 @@ class PackedSequences:
 def read_layout(path: Path) -> tuple[PackedFormat, list[tuple[int, int]]]:
     """Return the format of a packed file, and where tokens lie: (byte offset, sequences) per row group.
 
-    Raises: DamagedFile if the tokens of a row group are not one plain array at that place.
+    Raises: CorruptFileError if the tokens of a row group are not one plain array at that place.
     """
     with open_described(path) as (file, described):
         packed_format = _read_packed_format(path, described)
         if type(packed_format.sequence_length) is not int or packed_format.described() != described:
-            raise damaged(path, f"must have the layout {PACKED_LAYOUT}", f"found {described}")
+            raise corrupt_file(path, f"must have the layout {PACKED_LAYOUT}", f"found {described}")
         return packed_format, plain_pages(path, file, packed_format.row_bytes)
 
 
@@ -268,7 +270,7 @@ def _read_packed_format(path: Path, described: JsonDict) -> PackedFormat:
     probes = Probes(described["tone_id"], described.get("field_id", -1))
     special = {tokens.eot_id, probes.tone_id, probes.field_id}
     if not (len(special) == 3 and all(type(token) is int and 0 <= token < tokens.vocab_size for token in special)):
-        raise damaged(path, "must name its probe tokens", f"found {probes}")
+        raise corrupt_file(path, "must name its probe tokens", f"found {probes}")
     return PackedFormat(tokens, length, probes)
 
 
@@ -276,11 +278,11 @@ def _read_labels(path: Path) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
     """Return the labels of all rows of a packed file with probes, and for row -1, 0, 1, ... where they end.
 
     Shapes: labels (probe tokens,); ends (rows + 1,), the first of them 0.
-    Raises: DamagedFile.
+    Raises: CorruptFileError.
     """
     with open_described(path) as (file, _):
         if "labels" not in file.schema_arrow.names:
-            raise damaged(path, "must have a column of labels", f"found {file.schema_arrow.names}")
+            raise corrupt_file(path, "must have a column of labels", f"found {file.schema_arrow.names}")
         lists = file.read(columns=["labels"]).column("labels").combine_chunks()
     labels, offsets = lists.flatten().to_numpy(), lists.offsets.to_numpy().astype(np.int64)
     return labels, offsets - offsets[0]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from storage.artifacts.records import JsonDict
 from storage.canonical import canonical_json
-from storage.errors import DamagedFile
+from storage.errors import CorruptFileError
 
 METADATA_KEY = b"pile-pipeline"
 
@@ -31,7 +31,7 @@ def described_schema(columns: dict[str, pa.DataType], described: JsonDict) -> pa
 def open_described(path: Path) -> Iterator[tuple[pq.ParquetFile, JsonDict]]:
     """Open a file with such a schema; gives the file and what it says about itself.
 
-    Raises: DamagedFile, also for what cannot be decoded later.
+    Raises: CorruptFileError, also for what cannot be decoded later.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -39,17 +39,17 @@ def open_described(path: Path) -> Iterator[tuple[pq.ParquetFile, JsonDict]]:
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # from the disk, not from the decoder
             raise
-        raise damaged(path, "must be a Parquet file", f"found something else ({error})") from error
+        raise corrupt_file(path, "must be a Parquet file", f"found something else ({error})") from error
 
 
 def plain_pages(path: Path, file: pq.ParquetFile, row_bytes: int) -> list[tuple[int, int]]:
     """Return where the values of column 0, of `row_bytes` each, lie: (byte offset, rows) per row group.
 
-    Raises: DamagedFile if those of a row group are not one plain array at that place.
+    Raises: CorruptFileError if those of a row group are not one plain array at that place.
     """
     column = file.schema.column(0)
     if (column.physical_type, column.length) != ("FIXED_LEN_BYTE_ARRAY", row_bytes):
-        raise damaged(path, f"must have {row_bytes} bytes a row", f"found {column.length}")
+        raise corrupt_file(path, f"must have {row_bytes} bytes a row", f"found {column.length}")
     places = []
     with path.open("rb") as raw:
         for number in range(file.metadata.num_row_groups):
@@ -60,14 +60,16 @@ def plain_pages(path: Path, file: pq.ParquetFile, row_bytes: int) -> list[tuple[
             expected = _page_header(payload)
             plain = chunk.compression == "UNCOMPRESSED" and {*chunk.encodings} <= {"PLAIN", "RLE"}
             if not plain or raw.read(len(expected)) != expected or header < len(expected):
-                raise damaged(path, f"must hold row group {number} in one plain page", "found another layout")
+                raise corrupt_file(path, f"must hold row group {number} in one plain page", "found another layout")
             places.append((chunk.data_page_offset + header, chunk.num_values))
     return places
 
 
-def damaged(path: Path, must: str, found: str) -> DamagedFile:
+def corrupt_file(path: Path, must: str, found: str) -> CorruptFileError:
     """Return the error for a token file that is not what it should be."""
-    return DamagedFile(f"{path} {must}, {found}; rebuild it with `pile run RECIPE --force`, or restore the file")
+    return CorruptFileError(
+        f"{path} {must}, {found}; rebuild it with `pile run RECIPE --force`, or restore the file"
+    )
 
 
 def _described(path: Path, metadata: dict[bytes, bytes]) -> JsonDict:
@@ -76,7 +78,7 @@ def _described(path: Path, metadata: dict[bytes, bytes]) -> JsonDict:
     except ValueError:
         described = None
     if not isinstance(described, dict):
-        raise damaged(path, f"must have metadata under {METADATA_KEY!r}", f"found {sorted(metadata)}")
+        raise corrupt_file(path, f"must have metadata under {METADATA_KEY!r}", f"found {sorted(metadata)}")
     return described
 
 

@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from storage.errors import DamagedFile
-from storage.formats.minhash import MinHash
-from tasks.filter.signatures import Hashes
+from storage.errors import CorruptFileError
+from storage.formats.minhash import Hashes, MinHash
 
 SIGNATURES = "signatures"
 """Role of the signature files in a filter artifact."""
@@ -89,12 +88,12 @@ class SignatureWriter:
 
 
 def read_layout(path: Path) -> tuple[MinHash, int]:
-    """Return how the signatures of a file were made, and its number of rows. Raises: DamagedFile."""
+    """Return how the signatures of a file were made, and its number of rows. Raises: CorruptFileError."""
     try:
         metadata = pq.read_metadata(path)
         return MinHash.model_validate_json((metadata.metadata or {})[LAYOUT]), metadata.num_rows
     except (pa.ArrowException, OSError, KeyError, ValidationError) as error:
-        raise DamagedFile(
+        raise CorruptFileError(
             f"{path} must be a signature file that names its MinHash layout, but {error!r:.200}; "
             f"rebuild it with `pile run RECIPE --force filter`"
         ) from error

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from storage.artifacts.records import JsonDict
 from storage.errors import InputError
-from storage.formats.parquet import damaged, described_schema, open_described
+from storage.formats.parquet import corrupt_file, described_schema, open_described
 from storage.formats.tokens import TokenFormat, read_token_format
 
 LAYOUT = "token-archive/1"
@@ -105,12 +105,12 @@ class TokenArchive:
         with open_described(path) as (_, described):
             self.format = read_token_format(path, described)
             if described != _description(self.format):
-                raise damaged(path, f"must have the layout {LAYOUT}", f"found {described}")
+                raise corrupt_file(path, f"must have the layout {LAYOUT}", f"found {described}")
 
     def row_groups(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """Yield the lengths of some documents, each at least 1, and their tokens one after the other.
 
-        Raises: DamagedFile unless EOT ends every document and stands nowhere else.
+        Raises: CorruptFileError unless EOT ends every document and stands nowhere else.
         """
         with open_described(self.path) as (file, _):
             for number in range(file.metadata.num_row_groups):
@@ -120,7 +120,7 @@ class TokenArchive:
     def subsets(self) -> tuple[list[str], NDArray[np.int64]]:
         """Return the names of the documents' subsets, and for each document the place of its name in the list.
 
-        Raises: DamagedFile.
+        Raises: CorruptFileError.
         """
         with open_described(self.path) as (file, _):
             column = file.read(columns=["subset"]).column("subset").combine_chunks().dictionary_encode()
@@ -131,7 +131,9 @@ class TokenArchive:
         tokens = lists.values.to_numpy()[offsets[0] : offsets[-1]]
         ends = np.flatnonzero(tokens == self.format.eot_id) + 1
         if tokens.dtype != self.format.dtype or not np.array_equal(ends, offsets[1:] - offsets[0]):
-            raise damaged(self.path, "must end every document, and nothing else, with EOT", "found other tokens")
+            raise corrupt_file(
+                self.path, "must end every document, and nothing else, with EOT", "found other tokens"
+            )
         return np.diff(offsets), tokens
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from storage.artifacts.records import JsonDict
 from storage.errors import InputError
-from storage.formats.parquet import damaged
+from storage.formats.parquet import corrupt_file
 
 TOKENIZER, TOKENS, SEQUENCES = "tokenizer", "tokens", "sequences"
 """Roles of the files that hold a tokenizer, a token archive and packed sequences."""
@@ -41,8 +41,8 @@ class TokenFormat:
 
 
 def read_token_format(path: Path, described: JsonDict) -> TokenFormat:
-    """Return the token format of a file from its description. Raises: DamagedFile."""
+    """Return the token format of a file from its description. Raises: CorruptFileError."""
     try:
         return TokenFormat(**{field.name: described[field.name] for field in fields(TokenFormat)})
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path, "must describe its token format", f"found {described} ({error!r})") from error
+        raise corrupt_file(path, "must describe its token format", f"found {described} ({error!r})") from error

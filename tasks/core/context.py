@@ -22,7 +22,7 @@ Progress = Callable[[int, int, str], None]
 """Called with (done, total, unit) as a stage advances."""
 
 
-class Build:
+class StageContext:
     """One attempt at a stage: where its output goes, how much machine it may use, whom it tells."""
 
     def __init__(self, writer: ArtifactWriter, execution: Execution, progress: Progress) -> None:

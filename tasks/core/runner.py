@@ -22,8 +22,8 @@ from storage.artifacts.records import now
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import Config
-from storage.errors import LeaseLost
-from tasks.core.context import Build
+from storage.errors import LeaseLostError
+from tasks.core.context import StageContext
 from tasks.core.stage import RunContext, Stage, StageResult, stage_key
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def run_stage(
     """Return the stage's artifact: the finished one, another run's once it is done, or a new one.
 
     With `force` a new one in any case; without `resume` none of its parts is taken from an earlier attempt.
-    Raises: InputError for what the user must change, a Fault for what a retry may heal, LeaseLost.
+    Raises: InputError for what the user must change, a Fault for what a retry may heal, LeaseLostError.
     """
     started = time.monotonic()
     sources = stage.sources(config) if stage.sources else {}
@@ -116,12 +116,12 @@ def _build(
     if not resume:
         writer.forget_parts()
     _remove_abandoned_scratch(context.store.scratch(stage.name, key))
-    build = Build(writer, context.execution, context.progress)
-    parts = stage.build(config, **inputs, build=build)
+    stage_context = StageContext(writer, context.execution, context.progress)
+    parts = stage.build(config, **inputs, context=stage_context)
     lease.check()  # in a thread that the heartbeat cannot interrupt
     artifact = writer.publish(
         parts,
-        reports=build.finish_reports(),
+        reports=stage_context.finish_reports(),
         version=stage.version,
         config=config.identity(),
         inputs=inputs,
@@ -139,7 +139,7 @@ def _build(
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[Callable[[], None]]:
-    """Give the lease's heartbeat a way to stop the work at once, wherever it is: LeaseLost is raised there.
+    """Give the lease's heartbeat a way to stop the work at once, wherever it is: LeaseLostError is raised there.
 
     A real signal, since a blocked system call must end too. In a thread other than the main one there is no way;
     such work goes on until its next step, and what it writes is named by no manifest.
@@ -156,7 +156,7 @@ def _interruptible() -> Iterator[Callable[[], None]]:
 
 
 def _raise_lease_lost(*_: object) -> None:
-    raise LeaseLost(
+    raise LeaseLostError(
         "the lease of a stage must be held to go on, but it was lost to another run; this run stops, "
         "and takes the other one's result when it is started again"
     )

@@ -24,7 +24,7 @@ class Stage:
     """Raised by hand when the meaning of the code changes: artifacts of older versions are then stale."""
     config: type[Config]
     build: BuildFunction
-    """`build(config, **inputs, build=Build) -> parts` of the finished artifact, in order."""
+    """`build(config, **inputs, context=StageContext) -> parts` of the finished artifact, in order."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Parameter name of `build` -> name of the stage whose artifact it receives."""
     sources: SourceFunction | None = None

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 from storage.formats.minhash import MinHash
 from storage.formats.signatures import read_layout, read_signatures
 
@@ -124,7 +124,7 @@ def _common_layout(paths: Sequence[Path]) -> tuple[MinHash, list[int]]:
     layouts = [read_layout(path) for path in paths]
     for path, (layout, _) in zip(paths, layouts, strict=True):
         if layout != layouts[0][0]:
-            raise DamagedFile(
+            raise CorruptFileError(
                 f"all signatures of a corpus must have one layout, but {paths[0]} has {layouts[0][0]!r} and "
                 f"{path} has {layout!r}; rebuild them with `pile run RECIPE --force filter`"
             )

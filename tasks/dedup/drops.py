@@ -12,7 +12,7 @@ import numpy.typing as npt
 from storage.artifacts.records import StoredFile
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 from storage.formats.documents import DOCUMENTS, DocumentWriter, read_documents
 from storage.formats.signatures import SIGNATURES
 from tasks.dedup.clusters import CorpusSignatures, Duplicates, Numbers, find_duplicates
@@ -41,7 +41,7 @@ class ShardDrops:
     drops: Path
     """numpy array of DROP, by rising index."""
     heads: Path
-    """numpy array: places of documents of which the report shows the beginning."""
+    """numpy array: offsets of documents of which the report shows the beginning."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class DropPlan:
 def plan_drops(config: DedupConfig, corpus: Artifact, scratch: Path) -> DropPlan:
     """Find the duplicates of a corpus and write a list of drops for each shard below `scratch`.
 
-    The same corpus gives the same plan. Raises: DamagedFile if signatures do not fit together.
+    The same corpus gives the same plan. Raises: CorruptFileError if signatures do not fit together.
     """
     scratch.mkdir(exist_ok=True)
     shards = sorted(corpus.files(DOCUMENTS), key=lambda shard: (_precedence(shard.part), shard.part))
@@ -65,13 +65,13 @@ def plan_drops(config: DedupConfig, corpus: Artifact, scratch: Path) -> DropPlan
     found = find_duplicates(signatures, near=config.near_duplicates, min_similarity=config.min_similarity)
     shutil.rmtree(scratch / "signatures")
 
-    places = _Places([shard.part for shard in shards], signatures.rows)
+    offsets = _ShardOffsets([shard.part for shard in shards], signatures.rows)
     samples = _sampled(found)
     pairs = [
         {
             "similarity": round(float(found.similarity[sample]), 4),
-            "kept": places.name(found.kept[sample]),
-            "dropped": places.name(found.documents[sample]),
+            "kept": offsets.name(found.kept[sample]),
+            "dropped": offsets.name(found.documents[sample]),
         }
         for sample in samples
     ]
@@ -81,13 +81,13 @@ def plan_drops(config: DedupConfig, corpus: Artifact, scratch: Path) -> DropPlan
         item = ShardDrops(
             shard, signatures.rows[number], scratch / f"{shard.part}.npy", scratch / f"{shard.part}.heads.npy"
         )
-        np.save(item.drops, _shard_drops(found, places, number))
-        np.save(item.heads, shown[places.of_shard(shown, number)] - places.begins[number])
+        np.save(item.drops, _shard_drops(found, offsets, number))
+        np.save(item.heads, shown[offsets.of_shard(shown, number)] - offsets.begins[number])
         items.append(item)
     return DropPlan(items, pairs)
 
 
-class _Places:
+class _ShardOffsets:
     """Translates between the number of a document in the corpus and its place in a shard."""
 
     def __init__(self, parts: list[str], rows: list[int]) -> None:
@@ -107,12 +107,12 @@ class _Places:
         return self.parts[shard], int(document - self.begins[shard])
 
 
-def _shard_drops(found: Duplicates, places: _Places, shard: int) -> npt.NDArray[np.void]:
-    selected = places.of_shard(found.documents, shard)
+def _shard_drops(found: Duplicates, offsets: _ShardOffsets, shard: int) -> npt.NDArray[np.void]:
+    selected = offsets.of_shard(found.documents, shard)
     drops = np.empty(selected.stop - selected.start, DROP)
-    drops["index"] = found.documents[selected] - places.begins[shard]
+    drops["index"] = found.documents[selected] - offsets.begins[shard]
     drops["is_near"] = found.is_near[selected]
-    drops["kept_split"] = places.precedence[places.shard_of(found.kept[selected])]
+    drops["kept_split"] = offsets.precedence[offsets.shard_of(found.kept[selected])]
     return drops
 
 
@@ -124,7 +124,7 @@ class DropDuplicates:
     writer: ArtifactWriter
 
     def __call__(self, shard: ShardDrops) -> None:
-        """Do one shard. Raises: DamagedFile if it has another number of documents than signatures."""
+        """Do one shard. Raises: CorruptFileError if it has another number of documents than signatures."""
         part = shard.documents.part
         drops = {int(drop["index"]): drop for drop in np.load(shard.drops)}
         heads = set(np.load(shard.heads).tolist())
@@ -143,7 +143,7 @@ class DropDuplicates:
                 kept.write(document)
                 count_kept(counts, document.subset, kept.text_bytes - bytes_before)
         if index + 1 != shard.rows:
-            raise DamagedFile(
+            raise CorruptFileError(
                 f"{self.corpus.url}/{shard.documents.path} must have a document for each of its {shard.rows} "
                 f"signatures, found {index + 1}; rebuild both with `pile run RECIPE --force filter`"
             )

@@ -17,29 +17,29 @@ from typing import Any
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact
 from storage.formats.documents import DOCUMENTS
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.stage import Stage
 from tasks.dedup.config import CONTAMINATION, DedupConfig
 from tasks.reports.drop_counts import drop_table
 
 
-def dedup_corpus(config: DedupConfig, corpus: Artifact, *, build: Build) -> list[Part]:
+def dedup_corpus(config: DedupConfig, corpus: Artifact, *, context: StageContext) -> list[Part]:
     """Drop all but the first of each group of duplicates, shard by shard."""
     # scipy and datatrove take a second to import, and `pile plan` needs only the config.
     from tasks.dedup.drops import DropDuplicates, plan_drops  # noqa: PLC0415
     from tasks.executors.local import for_each_shard  # noqa: PLC0415
 
     names = [shard.part for shard in corpus.files(DOCUMENTS)]
-    finished = build.finished_parts(names)
-    plan = plan_drops(config, corpus, build.writer.scratch() / "drops")
+    finished = context.finished_parts(names)
+    plan = plan_drops(config, corpus, context.writer.scratch() / "drops")
     left = [shard for shard in plan.shards if shard.documents.part not in finished]
-    for_each_shard(build, left, DropDuplicates(corpus, build.writer))
-    committed = build.writer.parts()
+    for_each_shard(context, left, DropDuplicates(corpus, context.writer))
+    committed = context.writer.parts()
     parts = [committed[name] for name in names]
     counts = sum((Counter(part.counts) for part in parts), Counter())
-    build.table("Duplicates", drop_table(counts))
-    build.table("Held-out text found in training text", _contamination_table(counts))
-    build.report("duplicate_samples.jsonl", _samples(plan.samples, parts))
+    context.table("Duplicates", drop_table(counts))
+    context.table("Held-out text found in training text", _contamination_table(counts))
+    context.report("duplicate_samples.jsonl", _samples(plan.samples, parts))
     return parts
 
 

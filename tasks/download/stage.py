@@ -30,7 +30,7 @@ from storage.sources.mirror import FolderMirror, list_mirror, open_mirror, split
 from storage.sources.python_environment.mirror import lay_out_mirror
 from storage.sources.python_environment.texts import environment_digest
 from storage.sources.readers.registry import BadLine, Fields
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.stage import Stage, stage_key
 from tasks.download.files import Receiver
 from tasks.download.reshard import BAD_LINES, WriteShards, plan_groups, too_many_bad_lines
@@ -50,7 +50,7 @@ class DownloadConfig(Config):
     # A refused address may hold a password, which the error must not repeat.
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    places: ClassVar[frozenset[str]] = frozenset(
+    excluded_from_key: ClassVar[frozenset[str]] = frozenset(
         {"mirror", "files", "include", "max_bad_lines", "parallel_downloads", "timeout_seconds", "retries"}
     )
 
@@ -136,7 +136,7 @@ def corpus_sources(config: DownloadConfig) -> dict[str, str]:
     return {"python-environment": environment_digest()}
 
 
-def download_corpus(config: DownloadConfig, *, build: Build) -> list[Part]:
+def download_corpus(config: DownloadConfig, *, context: StageContext) -> list[Part]:
     """Bring the sources here, check them, and divide them into shards of even size.
 
     Raises: InputError for bad data, a wrong checksum or more than `max_bad_lines` bad lines; Fault for a
@@ -145,9 +145,9 @@ def download_corpus(config: DownloadConfig, *, build: Build) -> list[Part]:
     from tasks.executors.local import for_each_shard  # noqa: PLC0415 - loads datatrove, which `pile plan` must not
 
     sources = corpus_sources(config)
-    if stage_key(STAGE, config, {}, sources) != build.writer.key:
+    if stage_key(STAGE, config, {}, sources) != context.writer.key:
         raise Fault("the sources changed while the run began; run again to take them as they are now")
-    splits = _bring_sources(config, sources, build)
+    splits = _bring_sources(config, sources, context)
     hold_out = [
         split
         for split, fraction in (("val", config.val_fraction), ("test", config.test_fraction))
@@ -156,21 +156,21 @@ def download_corpus(config: DownloadConfig, *, build: Build) -> list[Part]:
     groups = plan_groups(splits, config.shard_bytes, hold_out=hold_out)
     names = sorted((part for group in groups for part in group.parts), key=_part_order)
     log.info("%d source files become %d parts", sum(map(len, splits.values())), len(names))
-    finished = frozenset(build.finished_parts(names))
+    finished = frozenset(context.finished_parts(names))
     origin = _origin(config, splits)
     work = WriteShards(
-        build.writer, _fields(config), config.val_fraction, config.test_fraction, config.max_bad_lines, origin
+        context.writer, _fields(config), config.val_fraction, config.test_fraction, config.max_bad_lines, origin
     )
     to_do = [
         replace(group, finished=finished.intersection(group.parts))
         for group in groups
         if not finished.issuperset(group.parts)
     ]
-    for_each_shard(build, to_do, work)
-    committed = build.writer.parts()
+    for_each_shard(context, to_do, work)
+    committed = context.writer.parts()
     parts = [committed[name] for name in names]
     _check_result(config, parts, origin)
-    _report(build, parts)
+    _report(context, parts)
     return parts
 
 
@@ -183,20 +183,20 @@ def _part_order(part: str) -> tuple[int, str]:
 
 
 def _bring_sources(
-    config: DownloadConfig, sources: Mapping[str, str], build: Build
+    config: DownloadConfig, sources: Mapping[str, str], context: StageContext
 ) -> dict[str, list[SourceFile]]:
     """Return checked and measured local files by split; `train` holds all of what comes undivided."""
-    receiver = Receiver(_fields(config), config.parallel_downloads, build.progress)
+    receiver = Receiver(_fields(config), config.parallel_downloads, context.progress)
     if config.files:
         return {"train": receiver.take_local(find_files(config.files))}
-    folder = build.writer.shared_scratch() / "sources"
+    folder = context.writer.shared_scratch() / "sources"
     if config.mirror:
         listed = {name.removeprefix(MIRROR): sha256 for name, sha256 in sources.items()}
         mirror = open_mirror(config.mirror, timeout_seconds=config.timeout_seconds, retries=config.retries)
         if isinstance(mirror, FolderMirror) and (others := mirror.unlisted(listed)):
             log.info("not taken, since not listed or not included: %s", ", ".join(others))
         return _by_split(receiver.take_from_mirror(mirror, listed, folder))
-    laid_out = build.writer.shared_scratch() / "mirror"
+    laid_out = context.writer.shared_scratch() / "mirror"
     log.info("laying out %d bytes of text of this Python installation", config.python_environment_bytes)
     lay_out_mirror(laid_out, config.python_environment_bytes, config.val_fraction, config.test_fraction)
     with serve_folder(laid_out) as url:
@@ -232,7 +232,7 @@ def _check_result(config: DownloadConfig, parts: list[Part], origin: str) -> Non
         )
 
 
-def _report(build: Build, parts: list[Part]) -> None:
+def _report(context: StageContext, parts: list[Part]) -> None:
     """Show documents and bytes by subset and split; keep the bad lines where people find them."""
     counts: dict[tuple[int, str, str], Counter[str]] = {}
     for part in parts:
@@ -241,7 +241,7 @@ def _report(build: Build, parts: list[Part]) -> None:
             kind, _, subset = name.partition(".")
             if subset and kind in ("documents", "text_bytes"):
                 counts.setdefault((SPLITS.index(split), split, subset), Counter())[kind] += count
-    build.table(
+    context.table(
         "Downloaded",
         [
             {"subset": subset, "split": split, "documents": count["documents"], "text bytes": count["text_bytes"]}
@@ -251,7 +251,7 @@ def _report(build: Build, parts: list[Part]) -> None:
     if bad_lines := _bad_lines(parts):
         log.warning("%d bad lines were left out; they are in the report quarantine.jsonl", len(bad_lines))
         lines = (orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in bad_lines)
-        build.report("quarantine.jsonl", b"".join(lines))
+        context.report("quarantine.jsonl", b"".join(lines))
 
 
 STAGE = Stage(name="download", version=1, config=DownloadConfig, build=download_corpus, sources=corpus_sources)

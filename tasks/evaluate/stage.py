@@ -25,7 +25,7 @@ from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact
 from storage.config import Config
 from storage.errors import Fault
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.stage import Stage
 from tasks.evaluate.held_out import HeldOut, compressed_bytes, read_held_out
 from tasks.reports.evaluation import METRICS, PICTURE, write_reports
@@ -68,38 +68,38 @@ class EvaluateConfig(Config):
 
 
 def evaluate_model(
-    config: EvaluateConfig, model: Artifact, tokenizer: Artifact, corpus: Artifact, *, build: Build
+    config: EvaluateConfig, model: Artifact, tokenizer: Artifact, corpus: Artifact, *, context: StageContext
 ) -> list[Part]:
     """Measure the model on a held-out split and report.
 
     Raises: InputError if the split holds no text or the tokenizer is not the model's; Fault if the tokenizer
     loses text or an input is damaged.
     """
-    part = build.finished_parts([PART]).get(PART)
+    part = context.finished_parts([PART]).get(PART)
     if part is None:
-        measured = measure(config, model, tokenizer, corpus, build)
-        files = {role: build.writer.scratch() / f"{role}.json" for role in measured}
+        measured = measure(config, model, tokenizer, corpus, context)
+        files = {role: context.writer.scratch() / f"{role}.json" for role in measured}
         for role, path in files.items():
             text = json.dumps(measured[role], indent=1, sort_keys=True, ensure_ascii=False)
             path.write_text(text + "\n", encoding="utf-8")
         total = measured[METRICS]["total"]
         counts = {name: total[name] for name in ("documents", "text_bytes", "tokens")}
-        part = build.writer.commit(PART, files, counts=counts)
-    found = {file.role: json.loads(build.writer.open(file).read_bytes()) for file in part.files}
-    write_reports(build, found[METRICS], found.get(PICTURE), model=model, tokenizer=tokenizer, corpus=corpus)
+        part = context.writer.commit(PART, files, counts=counts)
+    found = {file.role: json.loads(context.writer.open(file).read_bytes()) for file in part.files}
+    write_reports(context, found[METRICS], found.get(PICTURE), model=model, tokenizer=tokenizer, corpus=corpus)
     return [part]
 
 
 def measure(
-    config: EvaluateConfig, model: Artifact, tokenizer: Artifact, corpus: Artifact, build: Build
+    config: EvaluateConfig, model: Artifact, tokenizer: Artifact, corpus: Artifact, context: StageContext
 ) -> dict[str, Any]:
     """Return all that the reports and the model card show of the measurement, by the role of its file."""
     held_out = read_held_out(corpus, config.split, config.max_bytes_per_subset)
-    with fixed_threads(build.execution.threads):
-        trained = open_trained(model, tokenizer, build.execution.device)
+    with fixed_threads(context.execution.threads):
+        trained = open_trained(model, tokenizer, context.execution.device)
         ids = {subset: encode(trained.encoder, subset, group.texts) for subset, group in held_out.items()}
-        world, picture = measure_world(trained, ids, config, model, corpus, build)
-        nats = score(trained, ids, config.batch_tokens, build)
+        world, picture = measure_world(trained, ids, config, model, corpus, context)
+        nats = score(trained, ids, config.batch_tokens, context)
         samples = [draw_sample(trained, index, prompt, config) for index, prompt in enumerate(config.prompts)]
     rows = [
         measure_subset(subset, group, ids[subset], nats[subset], trained.used_vocab)
@@ -131,7 +131,7 @@ def measure_world(
     config: EvaluateConfig,
     model: Artifact,
     corpus: Artifact,
-    build: Build,
+    context: StageContext,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is measured of world models alone, and the file of the context picture; both may be empty."""
     world: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def measure_world(
     from tasks.evaluate.heads import measure_heads  # noqa: PLC0415 - loads torch
 
     if shape.n_tones:
-        world["heads"] = measure_heads(trained, ids, model, corpus, config.batch_tokens, build.progress)
+        world["heads"] = measure_heads(trained, ids, model, corpus, config.batch_tokens, context.progress)
     if shape.context_rank:
         world["context"], picture[PICTURE] = measure_context(trained, ids)
     return world, picture
@@ -169,7 +169,9 @@ def encode(encoder: "Tokenizer", subset: str, texts: list[str]) -> list[list[int
     return ids
 
 
-def score(trained: Trained, ids: dict[str, list[list[int]]], batch_tokens: int, build: Build) -> dict[str, float]:
+def score(
+    trained: Trained, ids: dict[str, list[list[int]]], batch_tokens: int, context: StageContext
+) -> dict[str, float]:
     """Return the negative log-likelihood of each subset in nats."""
     from model.evaluation.scoring import score_documents  # noqa: PLC0415 - loads torch
 
@@ -180,7 +182,7 @@ def score(trained: Trained, ids: dict[str, list[list[int]]], batch_tokens: int, 
             documents,
             trained.eot_id,
             batch_tokens=batch_tokens,
-            progress=lambda done, total: build.progress(done, total, "tokens"),
+            progress=lambda done, total: context.progress(done, total, "tokens"),
         )
     )
     return {subset: math.fsum(next(nats) for _ in group) for subset, group in ids.items()}

@@ -21,7 +21,7 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import PipelineStats
 from loguru import logger as loguru_logger
 
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 
 log = logging.getLogger("datatrove")
 
@@ -31,29 +31,29 @@ POLL_SECONDS = 0.5
 LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \S+ \| (?P<level>\w+) +\| \S+ - (?P<message>.*)$")
 
 
-def for_each_shard(build: Build, items: Sequence[ItemT], work: Callable[[ItemT], None]) -> None:
+def for_each_shard(context: StageContext, items: Sequence[ItemT], work: Callable[[ItemT], None]) -> None:
     """Call `work` once per item, in worker processes; both must be picklable.
 
     Raises: whatever `work` raised first; the other items in flight are abandoned, uncommitted.
     """
-    run_datatrove(build, [_ForEach(tuple(items), work)], tasks=len(items))
+    run_datatrove(context, [_ForEach(tuple(items), work)], tasks=len(items))
 
 
-def run_datatrove(build: Build, pipeline: list[PipelineStep | Callable[..., Any]], tasks: int) -> None:
+def run_datatrove(context: StageContext, pipeline: list[PipelineStep | Callable[..., Any]], tasks: int) -> None:
     """Run a datatrove pipeline with one task per shard and forward its log lines and progress."""
     if not tasks:
         return
-    folder = build.writer.scratch() / "datatrove"
+    folder = context.writer.scratch() / "datatrove"
     shutil.rmtree(folder, ignore_errors=True)
     executor = _QuietExecutor(
         pipeline,
         tasks=tasks,
-        workers=min(build.workers, tasks),
+        workers=min(context.workers, tasks),
         logging_dir=str(folder),
         skip_completed=False,
     )
     loguru_logger.remove()  # our own log carries these lines, once
-    with _watched(build, folder, tasks):
+    with _watched(context, folder, tasks):
         executor.run()
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -125,8 +125,8 @@ class _Nowhere:
 
 
 @contextlib.contextmanager
-def _watched(build: Build, folder: Path, tasks: int) -> Iterator[None]:
-    watcher = _Watcher(build, folder, tasks)
+def _watched(context: StageContext, folder: Path, tasks: int) -> Iterator[None]:
+    watcher = _Watcher(context, folder, tasks)
     thread = threading.Thread(target=watcher.run, name="datatrove-log", daemon=True)
     thread.start()
     try:
@@ -139,8 +139,8 @@ def _watched(build: Build, folder: Path, tasks: int) -> Iterator[None]:
 class _Watcher:
     """Follows the log files of the tasks and counts those that are complete."""
 
-    def __init__(self, build: Build, folder: Path, tasks: int) -> None:
-        self.build = build
+    def __init__(self, context: StageContext, folder: Path, tasks: int) -> None:
+        self.context = context
         self.logs = [folder / "logs" / f"task_{rank:05d}.log" for rank in range(tasks)]
         self.completions = [folder / "completions" / f"{rank:05d}" for rank in range(tasks)]
         self.offsets: dict[Path, int] = {}
@@ -155,7 +155,7 @@ class _Watcher:
             done = sum(path.exists() for path in self.completions)
             if done != shown:
                 shown = done
-                self.build.progress(done, len(self.logs), "shards")
+                self.context.progress(done, len(self.logs), "shards")
             if last_round:
                 return
 
@@ -168,7 +168,7 @@ class _Watcher:
                         level = match["level"].replace("SUCCESS", "INFO")
                         message = match["message"].strip()
                         if message and level not in ("DEBUG", "ERROR"):  # the error itself is raised
-                            task = f"{self.build.writer.stage} {path.stem}"
+                            task = f"{self.context.writer.stage} {path.stem}"
                             log.log(logging.getLevelName(level), "%s: %s", task, message)
                 self.offsets[path] = file.tell()
         except FileNotFoundError:

@@ -9,12 +9,10 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
-from storage.formats.minhash import MinHash
+from storage.formats.minhash import Hashes, MinHash
 
-Hashes = npt.NDArray[np.uint64]
 Kernel = Callable[[Hashes, Hashes, Hashes], Hashes]
 
 BLOCK = 1024

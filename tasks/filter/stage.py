@@ -16,7 +16,7 @@ from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact
 from storage.errors import InputError
 from storage.formats.documents import DOCUMENTS
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.stage import Stage
 from tasks.filter.config import UNKNOWN_SUBSET, FilterConfig
 from tasks.reports.drop_counts import drop_table
@@ -27,7 +27,7 @@ MOST_SAMPLES = 20
 """Dropped documents shown per subset and reason in the report."""
 
 
-def filter_corpus(config: FilterConfig, corpus: Artifact, *, build: Build) -> list[Part]:
+def filter_corpus(config: FilterConfig, corpus: Artifact, *, context: StageContext) -> list[Part]:
     """Keep what the policies keep, shard by shard, and sign it.
 
     Raises: InputError if nothing at all is kept.
@@ -37,19 +37,19 @@ def filter_corpus(config: FilterConfig, corpus: Artifact, *, build: Build) -> li
     from tasks.filter.pipeline import filter_pipeline  # noqa: PLC0415
 
     shards = corpus.files(DOCUMENTS)
-    finished = build.finished_parts([shard.part for shard in shards])
+    finished = context.finished_parts([shard.part for shard in shards])
     left = tuple(shard for shard in shards if shard.part not in finished)
-    run_datatrove(build, filter_pipeline(config, corpus, left, build.writer), tasks=len(left))
-    committed = build.writer.parts()
+    run_datatrove(context, filter_pipeline(config, corpus, left, context.writer), tasks=len(left))
+    committed = context.writer.parts()
     parts = [committed[shard.part] for shard in shards]
-    _report(config, parts, build)
+    _report(config, parts, context)
     return parts
 
 
-def _report(config: FilterConfig, parts: Sequence[Part], build: Build) -> None:
+def _report(config: FilterConfig, parts: Sequence[Part], context: StageContext) -> None:
     counts = sum((Counter(part.counts) for part in parts), Counter())
-    build.table("Dropped", drop_table(counts))
-    build.report("dropped_samples.jsonl", _samples(parts))
+    context.table("Dropped", drop_table(counts))
+    context.report("dropped_samples.jsonl", _samples(parts))
     for name, documents in sorted(config.unknown_subsets(counts).items()):
         subset = name.removeprefix(f"{UNKNOWN_SUBSET}.")
         log.warning(

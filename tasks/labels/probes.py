@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from storage.errors import InputError
 from storage.formats.probes import MIN_PROBED_TOKENS, NO_LABEL, PROBE_TOKENS, Probes
 from storage.formats.tokenizer import load_tokenizer
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.labels.field import FIELDS, FieldName, field_label
 from tasks.labels.tone import TONES, tone_label
 
@@ -90,11 +90,11 @@ def label_names(labels: Sequence[int]) -> Iterator[str]:
             yield f"{kind}.{UNLABELLED if label == NO_LABEL else classes[label]}"
 
 
-def report_labels(counts: Mapping[str, Mapping[str, int]], build: Build) -> None:
+def report_labels(counts: Mapping[str, Mapping[str, int]], context: StageContext) -> None:
     """Show how often each label stands at a probe token, given as split -> name of `label_names` -> count."""
     names = [f"{kind}.{name}" for kind, classes in CLASSES.items() for name in (*classes, UNLABELLED)]
     rows = [{"label": name, **{split: counts[split].get(name, 0) for split in counts}} for name in names]
-    build.table("Labels at probe tokens", rows)
+    context.table("Labels at probe tokens", rows)
     hints = {
         "tone": "tones are told of English text",
         "field": "set pack.field_map for collections not of The Pile",

@@ -33,7 +33,7 @@ from storage.artifacts.writer import ArtifactWriter
 from storage.config import Config
 from storage.errors import InputError
 from storage.formats.probes import MIN_PROBED_TOKENS, PROBE_TOKENS, add_probes, lead_with_eot
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.stage import Stage
 from tasks.labels.field import FieldName
 from tasks.labels.probes import Labeller, label_names, report_labels
@@ -94,7 +94,9 @@ class PackConfig(Config):
         return self
 
 
-def pack_tokens(config: PackConfig, tokens: Artifact, tokenizer: Artifact, *, build: Build) -> Sequence[Part]:
+def pack_tokens(
+    config: PackConfig, tokens: Artifact, tokenizer: Artifact, *, context: StageContext
+) -> Sequence[Part]:
     """Pack every train and val shard, each into a part of the same name.
 
     Raises: InputError if the archive was made with another tokenizer, or the train split is too short.
@@ -106,12 +108,12 @@ def pack_tokens(config: PackConfig, tokens: Artifact, tokenizer: Artifact, *, bu
     names = [file.part for file in shards]
     if not any(name.startswith("train-") for name in names):
         raise InputError(f"{tokens.ref} must have train shards, found none; add sources of the split `train`")
-    finished = build.finished_parts(names)
-    work = _PackShard(build.writer, config, tokens, tokenizer)
-    for_each_shard(build, [file for file in shards if file.part not in finished], work)
-    committed = build.writer.parts()
+    finished = context.finished_parts(names)
+    work = _PackShard(context.writer, config, tokens, tokenizer)
+    for_each_shard(context, [file for file in shards if file.part not in finished], work)
+    committed = context.writer.parts()
     parts = [committed[name] for name in names]
-    _report(config, parts, build)
+    _report(config, parts, context)
     return parts
 
 
@@ -247,7 +249,7 @@ def best_fit_decreasing(lengths: NDArray[np.int64], capacity: int) -> list[int]:
     return row_of
 
 
-def _report(config: PackConfig, parts: Sequence[Part], build: Build) -> None:
+def _report(config: PackConfig, parts: Sequence[Part], context: StageContext) -> None:
     counts = {split: _counts(parts, split) for split in SPLITS}
     if counts["train"]["tokens"] <= config.sequence_length:
         raise InputError(
@@ -268,9 +270,9 @@ def _report(config: PackConfig, parts: Sequence[Part], build: Build) -> None:
         }
         for split, count in counts.items()
     ]
-    build.table(f"Packed sequences of {config.sequence_length} tokens", rows)
+    context.table(f"Packed sequences of {config.sequence_length} tokens", rows)
     if config.probe_tokens:
-        report_labels(counts, build)
+        report_labels(counts, context)
 
 
 def _counts(parts: Sequence[Part], split: str) -> Counter[str]:

@@ -22,7 +22,7 @@ from model.pretrained.trained_model import fixed_threads, open_trained
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact
 from storage.errors import InputError
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.stage import Stage
 from tasks.labels.field import FIELDS
 from tasks.labels.tone import TONES
@@ -46,7 +46,7 @@ CHECKED_TEXTS = (
 
 
 def publish_model(
-    config: PublishConfig, model: Artifact, tokenizer: Artifact, evaluation: Artifact, *, build: Build
+    config: PublishConfig, model: Artifact, tokenizer: Artifact, evaluation: Artifact, *, context: StageContext
 ) -> list[Part]:
     """Write the folder, check it with transformers, commit it.
 
@@ -60,10 +60,10 @@ def publish_model(
     metrics_file = evaluation.open(evaluation.file(METRICS))
     metrics = json.loads(metrics_file.read_bytes())
     _check_evaluation(metrics, model, tokenizer, evaluation)
-    folder = build.writer.scratch() / PART
+    folder = context.writer.scratch() / PART
     folder.mkdir()
-    part = build.finished_parts([PART]).get(PART)
-    with fixed_threads(build.execution.threads):
+    part = context.finished_parts([PART]).get(PART)
+    with fixed_threads(context.execution.threads):
         trained = open_trained(model, tokenizer)
         if part is None:
             vocabulary = tokenizer.open(tokenizer.file("tokenizer"))
@@ -89,15 +89,15 @@ def publish_model(
             )
             (folder / "README.md").write_text(card, encoding="utf-8")
         else:
-            _copy_part(part, build, folder)
+            _copy_part(part, context, folder)
         with _quiet_transformers():
             check = check_folder(
                 folder, trained.network, trained.encoder, CHECKED_TEXTS, trained.eot_id, trained.used_vocab
             )
     if part is None:
-        part = build.writer.commit_folder(PART, folder, counts={"parameters": check.parameters})
-    build.table("Checked with transformers", _check_rows(check))
-    build.table("Published files", [{"file": file.role, "bytes": file.bytes} for file in part.files])
+        part = context.writer.commit_folder(PART, folder, counts={"parameters": check.parameters})
+    context.table("Checked with transformers", _check_rows(check))
+    context.table("Published files", [{"file": file.role, "bytes": file.bytes} for file in part.files])
     return [part]
 
 
@@ -128,9 +128,9 @@ def _check_evaluation(metrics: dict[str, Any], model: Artifact, tokenizer: Artif
             )
 
 
-def _copy_part(part: Part, build: Build, folder: Path) -> None:
+def _copy_part(part: Part, context: StageContext, folder: Path) -> None:
     for file in part.files:
-        shutil.copyfile(build.writer.open(file), folder / file.role)
+        shutil.copyfile(context.writer.open(file), folder / file.role)
 
 
 def _check_rows(check: "FolderCheck") -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from storage.artifacts.store import Artifact
 from storage.errors import Fault
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.reports.markdown import fenced, inline, table
 from tasks.reports.world import score_rows, world_sections
 
@@ -48,7 +48,7 @@ and its own {parameters:,} parameters are not counted. The row `all` sums the co
 
 
 def write_reports(
-    build: Build,
+    context: StageContext,
     metrics: dict[str, Any],
     picture: dict[str, Any] | None = None,
     *,
@@ -64,19 +64,19 @@ def write_reports(
     if not losses:
         log.warning("%s has no loss log, so the report has no plot of the loss", model.ref)
     inputs = {"model": model, "tokenizer": tokenizer, "corpus": corpus}
-    build.table("Bits per byte", bits_per_byte_rows(metrics))
+    context.table("Bits per byte", bits_per_byte_rows(metrics))
     if metrics["samples"]:
-        build.table("Samples", metrics["samples"])
+        context.table("Samples", metrics["samples"])
     for kind in ("tone", "field") if metrics.get("heads") else ():
-        build.table(f"Head for the {kind}, beside its baselines", score_rows(kind, metrics["heads"][kind]))
-    build.report("report.md", report_text(metrics, losses, inputs).encode())
-    build.report("samples.txt", samples_text(metrics).encode())
+        context.table(f"Head for the {kind}, beside its baselines", score_rows(kind, metrics["heads"][kind]))
+    context.report("report.md", report_text(metrics, losses, inputs).encode())
+    context.report("samples.txt", samples_text(metrics).encode())
     if losses:
-        build.report("loss.png", loss_plot(losses))
+        context.report("loss.png", loss_plot(losses))
     if picture is not None:
         from model.families.world.context.picture import context_page  # noqa: PLC0415 - loads torch
 
-        build.report("context.html", context_page(picture).encode())
+        context.report("context.html", context_page(picture).encode())
 
 
 def bits_per_byte_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from storage.config import Config
 from storage.errors import InputError
 from storage.formats.documents import DOCUMENTS, Document, read_documents
 from storage.formats.tokenizer import load_tokenizer
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.stage import Stage
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class TokenizeConfig(Config):
 
 
 def tokenize_corpus(
-    config: TokenizeConfig, corpus: Artifact, tokenizer: Artifact, *, build: Build
+    config: TokenizeConfig, corpus: Artifact, tokenizer: Artifact, *, context: StageContext
 ) -> Sequence[Part]:
     """Encode every shard of the corpus into a part of the same name.
 
@@ -54,12 +54,12 @@ def tokenize_corpus(
 
     shards = corpus.files(DOCUMENTS)
     names = [file.part for file in shards]
-    finished = build.finished_parts(names)
-    work = _TokenizeShard(build.writer, corpus, tokenizer)
-    for_each_shard(build, [file for file in shards if file.part not in finished], work)
-    committed = build.writer.parts()
+    finished = context.finished_parts(names)
+    work = _TokenizeShard(context.writer, corpus, tokenizer)
+    for_each_shard(context, [file for file in shards if file.part not in finished], work)
+    committed = context.writer.parts()
     parts = [committed[name] for name in names]
-    _report(parts, build)
+    _report(parts, context)
     return parts
 
 
@@ -137,7 +137,7 @@ def _count(counts: Counter[str], subset: str, size: int, tokens: int) -> None:
         counts[f"{name}.{subset}"] += amount
 
 
-def _report(parts: Sequence[Part], build: Build) -> None:
+def _report(parts: Sequence[Part], context: StageContext) -> None:
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update(part.counts)
@@ -152,7 +152,7 @@ def _report(parts: Sequence[Part], build: Build) -> None:
         for dot, subset in [*((".", subset) for subset in subsets), ("", "")]
         if counts[f"tokens{dot}{subset}"]
     ]
-    build.table("Tokens per subset", rows)
+    context.table("Tokens per subset", rows)
 
 
 STAGE = Stage(

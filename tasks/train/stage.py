@@ -16,7 +16,7 @@ from model.training.config import FINAL, REPORT, ArtifactRef, TrainConfig, Train
 from storage.artifacts.records import JsonDict, Part
 from storage.artifacts.store import Artifact
 from storage.errors import InputError
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.execution import Execution
 from tasks.core.stage import Stage
 from tasks.train.process import failure, run_trainer
@@ -26,21 +26,23 @@ log = logging.getLogger(__name__)
 CHECKPOINT_PREFIX = "step-"
 
 
-def train_model(config: TrainConfig, sequences: Artifact, tokenizer: Artifact, *, build: Build) -> Sequence[Part]:
+def train_model(
+    config: TrainConfig, sequences: Artifact, tokenizer: Artifact, *, context: StageContext
+) -> Sequence[Part]:
     """Train in a process of its own, or pick up what an earlier attempt finished.
 
     Raises: InputError for an execution that cannot train this config; Fault, with which a retry continues.
     """
-    parts = build.writer.parts()
+    parts = context.writer.parts()
     if FINAL not in parts:
-        job = training_job(config, sequences, tokenizer, build, checkpoints=checkpoint_names(parts))
-        status = run_trainer(job, build.progress)
-        parts = build.writer.parts()
+        job = training_job(config, sequences, tokenizer, context, checkpoints=checkpoint_names(parts))
+        status = run_trainer(job, context.progress)
+        parts = context.writer.parts()
         if FINAL not in parts:
             raise failure(status)
     for name in checkpoint_names(parts):
-        build.writer.discard(name)
-    report_training(parts[FINAL], parts.get(REPORT), build)
+        context.writer.discard(name)
+    report_training(parts[FINAL], parts.get(REPORT), context)
     return [parts[FINAL]]
 
 
@@ -50,10 +52,14 @@ def checkpoint_names(parts: dict[str, Part]) -> tuple[str, ...]:
 
 
 def training_job(
-    config: TrainConfig, sequences: Artifact, tokenizer: Artifact, build: Build, checkpoints: tuple[str, ...]
+    config: TrainConfig,
+    sequences: Artifact,
+    tokenizer: Artifact,
+    context: StageContext,
+    checkpoints: tuple[str, ...],
 ) -> TrainingJob:
     """Return what the trainer is told. Raises: InputError if config, execution and inputs do not fit together."""
-    execution = build.execution
+    execution = context.execution
     check_execution(config, execution)
     packed_with = sequences.manifest.inputs.get("tokenizer")
     if packed_with is not None and packed_with.content_digest != tokenizer.content_digest:
@@ -63,8 +69,8 @@ def training_job(
             f"pack again with this tokenizer"
         )
     return TrainingJob(
-        store=build.writer.store.url,
-        output=ArtifactRef(stage=build.writer.stage, key=build.writer.key),
+        store=context.writer.store.url,
+        output=ArtifactRef(stage=context.writer.stage, key=context.writer.key),
         sequences=ArtifactRef(stage=sequences.manifest.stage, key=sequences.manifest.key),
         sequences_digest=sequences.content_digest,
         tokenizer_digest=tokenizer.content_digest,
@@ -77,7 +83,7 @@ def training_job(
         threads=execution.threads or max(1, usable_cores() // execution.processes),
         wandb=execution.wandb,
         checkpoints=checkpoints,
-        folder=str(build.writer.scratch() / "trainer"),
+        folder=str(context.writer.scratch() / "trainer"),
     )
 
 
@@ -101,16 +107,16 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def report_training(final: Part, report: Part | None, build: Build) -> None:
+def report_training(final: Part, report: Part | None, context: StageContext) -> None:
     """Attach the trainer's reports to the artifact and show their summary."""
     if report is None:
         log.warning("the metrics of this training are damaged or lost; its weights are complete")
         return
     # The files lie in the store already; naming them in the manifest makes them reports.
-    build.reports.extend(report.files)
+    context.reports.extend(report.files)
     metrics = next(file for file in report.files if file.role == "metrics.jsonl")
-    records = [json.loads(line) for line in build.writer.open(metrics).read_text().splitlines()]
-    build.table("Training", [summary(final, records)])
+    records = [json.loads(line) for line in context.writer.open(metrics).read_text().splitlines()]
+    context.table("Training", [summary(final, records)])
 
 
 def summary(final: Part, records: Sequence[JsonDict]) -> JsonDict:

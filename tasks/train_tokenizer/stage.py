@@ -25,7 +25,7 @@ from storage.config import Config
 from storage.errors import InputError
 from storage.formats.documents import DOCUMENTS, Document
 from storage.formats.tokenizer import CHECKED_TEXTS, check_round_trip, load_tokenizer
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.stage import Stage
 from tasks.train_tokenizer.sample import sample_documents, without_long_words
 
@@ -77,7 +77,7 @@ class TrainTokenizerConfig(Config):
         return self
 
 
-def train_tokenizer(config: TrainTokenizerConfig, corpus: Artifact, *, build: Build) -> Sequence[Part]:
+def train_tokenizer(config: TrainTokenizerConfig, corpus: Artifact, *, context: StageContext) -> Sequence[Part]:
     """Train on a sample of the train split, check that text survives, report how well it is compressed.
 
     Raises: InputError if the corpus is too small for the vocabulary; Fault if a text does not come back unchanged.
@@ -88,10 +88,10 @@ def train_tokenizer(config: TrainTokenizerConfig, corpus: Artifact, *, build: Bu
     held_out: list[Document] = []
     for shards in (corpus.files(DOCUMENTS, prefix="val-"), train):
         held_out = held_out or list(sample_documents(corpus, shards, HELD_OUT_BYTES, config.seed))
-    part = build.finished_parts(["tokenizer"]).get("tokenizer")
+    part = context.finished_parts(["tokenizer"]).get("tokenizer")
     if part is None:
-        part = _train_and_commit(config, corpus, train, held_out, build)
-    _report(load_tokenizer(build.writer.open(part.files[0])), held_out, build)
+        part = _train_and_commit(config, corpus, train, held_out, context)
+    _report(load_tokenizer(context.writer.open(part.files[0])), held_out, context)
     return [part]
 
 
@@ -100,7 +100,7 @@ def _train_and_commit(
     corpus: Artifact,
     shards: Sequence[StoredFile],
     held_out: Sequence[Document],
-    build: Build,
+    context: StageContext,
 ) -> Part:
     from storage.formats.tokens import EOT, FIELD, TOKENIZER, TONE  # noqa: PLC0415 - pyarrow, not needed to plan
 
@@ -110,7 +110,7 @@ def _train_and_commit(
     counts: Counter[str] = Counter()
     documents = sample_documents(corpus, shards, config.sample_bytes, config.seed)
     total = min(config.sample_bytes, corpus.counts["text_bytes"])
-    tokenizer.train_from_iterator(_texts(documents, counts, total, build), bpe_trainer(config, special))
+    tokenizer.train_from_iterator(_texts(documents, counts, total, context), bpe_trainer(config, special))
     counts["vocab_size"] = tokenizer.get_vocab_size()
     if counts["vocab_size"] < config.vocab_size:
         raise InputError(
@@ -118,11 +118,11 @@ def _train_and_commit(
             f"{counts['sample_documents']} documents of {counts['sample_bytes']} bytes; lower vocab_size or "
             f"min_frequency, raise sample_bytes or add documents"
         )
-    path = build.writer.scratch() / "tokenizer.json"
+    path = context.writer.scratch() / "tokenizer.json"
     tokenizer.save(str(path))
     texts = [*CHECKED_TEXTS, "".join(special), *(document.text for document in held_out)]
     check_round_trip(load_tokenizer(path), len(special), texts)
-    return build.writer.commit("tokenizer", {TOKENIZER: path}, counts=counts, info=_info(path, special))
+    return context.writer.commit("tokenizer", {TOKENIZER: path}, counts=counts, info=_info(path, special))
 
 
 def untrained_tokenizer(pattern: str) -> "Tokenizer":
@@ -154,15 +154,17 @@ def bpe_trainer(config: TrainTokenizerConfig, special: list[str]) -> "BpeTrainer
     )
 
 
-def _texts(documents: Iterable[Document], counts: Counter[str], total: int, build: Build) -> Iterator[str]:
+def _texts(
+    documents: Iterable[Document], counts: Counter[str], total: int, context: StageContext
+) -> Iterator[str]:
     for document in documents:
         shown = counts["sample_bytes"] // PROGRESS_BYTES
         counts["sample_documents"] += 1
         counts["sample_bytes"] += len(document.text.encode())
         if counts["sample_bytes"] // PROGRESS_BYTES > shown:
-            build.progress(counts["sample_bytes"], total, "bytes of the sample")
+            context.progress(counts["sample_bytes"], total, "bytes of the sample")
         yield from without_long_words(document.text)
-    build.progress(counts["sample_bytes"], counts["sample_bytes"], "bytes of the sample")
+    context.progress(counts["sample_bytes"], counts["sample_bytes"], "bytes of the sample")
     log.info("learning merges from %d documents, %d bytes", counts["sample_documents"], counts["sample_bytes"])
 
 
@@ -180,7 +182,7 @@ def _info(path: Path, special: list[str]) -> JsonDict:
     }
 
 
-def _report(tokenizer: "Tokenizer", held_out: Iterable[Document], build: Build) -> None:
+def _report(tokenizer: "Tokenizer", held_out: Iterable[Document], context: StageContext) -> None:
     documents: Counter[str] = Counter()
     text_bytes: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
@@ -198,7 +200,7 @@ def _report(tokenizer: "Tokenizer", held_out: Iterable[Document], build: Build) 
         }
         for subset in sorted(documents)
     ]
-    build.table("Compression of held-out text", rows)
+    context.table("Compression of held-out text", rows)
     special = tokenizer.get_added_tokens_decoder()
     ordinary = [(name, token) for name, token in tokenizer.get_vocab().items() if token not in special]
     longest = sorted(ordinary, key=lambda item: (-len(item[0]), item[1]))
@@ -207,7 +209,7 @@ def _report(tokenizer: "Tokenizer", held_out: Iterable[Document], build: Build) 
         {"id": token, "bytes": len(name), "text": repr(tokenizer.decode([token]))}
         for name, token in longest[:LONGEST_SHOWN]
     ]
-    build.table("Longest tokens", rows)
+    context.table("Longest tokens", rows)
 
 
 STAGE = Stage(

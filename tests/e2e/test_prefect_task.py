@@ -15,7 +15,7 @@ from storage.artifacts.records import Part
 from storage.artifacts.store import Store
 from storage.config import Config
 from storage.errors import Fault, InputError
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.execution import Execution
 from tasks.core.prefect_task import run_as_task
 from tasks.core.stage import RunContext, Stage
@@ -40,7 +40,7 @@ class FailingStage:
         self.errors = list(errors)
         self.attempts = 0
 
-    def __call__(self, config: NoConfig, *, build: Build) -> list[Part]:
+    def __call__(self, config: NoConfig, *, context: StageContext) -> list[Part]:
         import logging
 
         self.attempts += 1
@@ -49,11 +49,11 @@ class FailingStage:
         line = threading.Thread(target=logging.getLogger("tasks.toy").info, args=("said in a thread",))
         line.start()
         line.join()
-        build.progress(1, 2, "lines")
-        build.table("What it did", [{"attempts": self.attempts}])
-        local = build.writer.scratch() / "out.txt"
+        context.progress(1, 2, "lines")
+        context.table("What it did", [{"attempts": self.attempts}])
+        local = context.writer.scratch() / "out.txt"
         local.write_text("done")
-        return [build.writer.commit("out", {"text": local})]
+        return [context.writer.commit("out", {"text": local})]
 
 
 def run(stage_function: FailingStage, store: Path, *, force: bool = False) -> tuple[State, str]:

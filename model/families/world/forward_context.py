@@ -58,7 +58,7 @@ class SuperblockContext:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ForwardContext:
     """Where the tokens of a superblock's sublayers stand."""
 
     rotation: tuple[Tensor, Tensor]

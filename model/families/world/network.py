@@ -17,7 +17,7 @@ from model.families.world.attention import GatedAttention
 from model.families.world.context.layer import ContextLayer
 from model.families.world.delta_net import DeltaState, GatedDeltaNet
 from model.families.world.experts import MixtureOfExperts
-from model.families.world.forward_context import SuperblockContext, Surroundings
+from model.families.world.forward_context import ForwardContext, SuperblockContext
 from model.families.world.pattern import PATTERN
 from model.families.world.trace import Trace
 from model.layers.basic import Embedding, Linear, ZeroCentredRMSNorm, project, rotary_angles
@@ -71,9 +71,9 @@ class WorldModel(LanguageModel):
             if self.context:
                 layer, window = self.context[number], self.config.context_window
                 context = SuperblockContext(layer, window, x_BTC, block)
-            around = Surroundings(rotation, mask, causal, documents_BT, context, block, trace)
+            shared = ForwardContext(rotation, mask, causal, documents_BT, context, block, trace)
             for place in range(SIZE):
-                x_BTC = self.layers[number * SIZE + place](x_BTC, around)
+                x_BTC = self.layers[number * SIZE + place](x_BTC, shared)
             if trace is not None and context is not None:
                 trace.contexts.append(context.scores)
         if cache is not None:
@@ -113,28 +113,28 @@ class Sublayer(nn.Module):
         self.post_attention_layernorm = ZeroCentredRMSNorm(config.d_model, config.norm_eps)
         self.mlp = MixtureOfExperts(config)
 
-    def forward(self, x_BTC: Tensor, around: Surroundings) -> Tensor:
+    def forward(self, x_BTC: Tensor, shared: ForwardContext) -> Tensor:
         """Return the residual stream after this sublayer."""
         mixer = self._attend if self.kind == "A" else self._remember
-        x_BTC = x_BTC + mixer(self.input_layernorm(x_BTC), around)
-        return x_BTC + self.mlp(self.post_attention_layernorm(x_BTC), around.trace)
+        x_BTC = x_BTC + mixer(self.input_layernorm(x_BTC), shared)
+        return x_BTC + self.mlp(self.post_attention_layernorm(x_BTC), shared.trace)
 
-    def _attend(self, x_BTC: Tensor, around: Surroundings) -> Tensor:
-        watched = around.context is not None and self.is_last
+    def _attend(self, x_BTC: Tensor, shared: ForwardContext) -> Tensor:
+        watched = shared.context is not None and self.is_last
         return self.self_attn(
             x_BTC,
-            around.rotation,
-            around.mask,
-            around.causal,
-            around.context.attention_bias(self.number) if around.context is not None else None,
-            around.cache.attention[self.number] if around.cache is not None else None,
-            around.trace if watched else None,
+            shared.rotation,
+            shared.mask,
+            shared.causal,
+            shared.context.attention_bias(self.number) if shared.context is not None else None,
+            shared.cache.attention[self.number] if shared.cache is not None else None,
+            shared.trace if watched else None,
         )
 
-    def _remember(self, x_BTC: Tensor, around: Surroundings) -> Tensor:
+    def _remember(self, x_BTC: Tensor, shared: ForwardContext) -> Tensor:
         return self.linear_attn(
             x_BTC,
-            around.documents_BT,
-            around.context.write_gate(self.number) if around.context is not None else None,
-            around.cache.states[self.number] if around.cache is not None else None,
+            shared.documents_BT,
+            shared.context.write_gate(self.number) if shared.context is not None else None,
+            shared.cache.states[self.number] if shared.cache is not None else None,
         )

@@ -69,7 +69,7 @@ def test_show_of_a_run_with_a_damaged_artifact_shows_the_others(store: Store, wa
         damage(store, f"{folder}/manifest.json")
     else:
         [path] = store.paths(f"{folder}/data")
-        store.files.delete(path)
+        store.backend.delete(path)
     found = pile(store, "show")
     assert found.returncode == 1
     rows = {line.split()[0]: line for line in found.stdout.splitlines() if line}

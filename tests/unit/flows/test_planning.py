@@ -10,7 +10,7 @@ from flows import planning
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact, Store
 from storage.config import Config
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, Stage
@@ -26,16 +26,16 @@ class SizeConfig(Config):
     unit: str = "bytes"
 
 
-def write_words(config: WordsConfig, *, build: Build) -> list[Part]:
-    local = build.writer.scratch() / "words.txt"
+def write_words(config: WordsConfig, *, context: StageContext) -> list[Part]:
+    local = context.writer.scratch() / "words.txt"
     local.write_text(config.word * config.count)
-    return [build.writer.commit("words", {"words": local})]
+    return [context.writer.commit("words", {"words": local})]
 
 
-def measure(config: SizeConfig, words: Artifact, *, build: Build) -> list[Part]:
-    local = build.writer.scratch() / "size.json"
+def measure(config: SizeConfig, words: Artifact, *, context: StageContext) -> list[Part]:
+    local = context.writer.scratch() / "size.json"
     local.write_text(json.dumps([config.unit, words.open(words.file("words")).stat().st_size]))
-    return [build.writer.commit("size", {"size": local})]
+    return [context.writer.commit("size", {"size": local})]
 
 
 WORDS = Stage("words", 1, WordsConfig, write_words, sources=lambda config: {"file": "f1"})

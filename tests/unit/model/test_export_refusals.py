@@ -17,7 +17,7 @@ from model.families.world.config import WorldConfig
 from model.pretrained.folder import load_published
 from model.pretrained.forms import find_form, form_of_type
 from storage.config import changed
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 
 ROPE = RopeConfig(
     vocab_size=20, n_layers=1, n_heads=2, n_kv_heads=2, d_model=8, d_ff=8, max_seq_len=16, tie_embeddings=False
@@ -180,7 +180,7 @@ def test_pickle_with_code_is_refused_without_running_it(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     (folder / "model.safetensors").unlink()
     torch.save({"model.norm.weight": Trap()}, folder / "model.pth")
-    with pytest.raises(DamagedFile, match="tensors alone"):
+    with pytest.raises(CorruptFileError, match="tensors alone"):
         load_published(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -195,7 +195,7 @@ def test_incomplete_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must hold model\.safetensors"):
         load_published(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not one")
-    with pytest.raises(DamagedFile, match="must be a safetensors file"):
+    with pytest.raises(CorruptFileError, match="must be a safetensors file"):
         load_published(tmp_path)
 
 
@@ -205,5 +205,5 @@ def test_index_without_its_shards_is_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     write_weights(tensors, folder, shard_bytes=500)
     next(folder.glob("model-00002-*")).unlink()
-    with pytest.raises(DamagedFile, match="lacks"):
+    with pytest.raises(CorruptFileError, match="lacks"):
         load_published(folder)

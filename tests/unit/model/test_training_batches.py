@@ -9,7 +9,7 @@ import torch
 from model.training.config import TrainConfig
 from model.training.data import evaluation_batches, open_data, step_batches
 from storage.config import changed
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 from storage.formats.probes import NO_LABEL, Probes
 
 CONFIG = TrainConfig(max_steps=9, warmup_steps=1, global_batch_size=12, micro_batch_size=2, eval_sequences=5)
@@ -137,7 +137,7 @@ def test_data_without_validation_split_is_trained_without(tmp_path, make_corpus,
 
 def test_data_that_cannot_be_what_the_job_names_is_refused(tmp_path, tiny_corpus, make_corpus, job_for) -> None:
     job = job_for(tiny_corpus, CONFIG)
-    with pytest.raises(DamagedFile, match="must hold content aaaaaaaaaaaa"):
+    with pytest.raises(CorruptFileError, match="must hold content aaaaaaaaaaaa"):
         open_data(tiny_corpus.store, job.model_copy(update={"sequences_digest": "a" * 64}))
     with pytest.raises(InputError, match="tokenizer of 50 tokens, found 61"):
         open_data(tiny_corpus.store, job.model_copy(update={"vocab_size": 50}))

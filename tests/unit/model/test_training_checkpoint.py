@@ -19,7 +19,7 @@ from model.training.model_state import MOMENTS, ModelState
 from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 
 PROGRESS = Progress(step=70, tokens=12345, seconds=6.5)
 METRICS = ['{"step": 1, "loss": 4.1}\n', '{"step": 70, "loss": 3.9}\n']
@@ -95,11 +95,11 @@ def test_checkpoint_with_a_flipped_byte_is_refused(job, writer) -> None:
     save(writer, job, PROGRESS, some_state(), METRICS)
     again = ArtifactWriter(writer.store, writer.stage, writer.key)
     file = next(file for file in writer.parts()[checkpoint_name(70)].files if file.role == "optimizer")
-    path = writer.store.files.local(f"{writer.folder}/{file.path}")
+    path = writer.store.backend.local(f"{writer.folder}/{file.path}")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DamagedFile, match="optimizer"):
+    with pytest.raises(CorruptFileError, match="optimizer"):
         load_checkpoint(again, job, checkpoint_name(70))
     assert again.parts() == {}
 

@@ -15,7 +15,7 @@ import pytest
 
 from model.training.config import PARENT_VARIABLE, TrainerStatus
 from model.training.worker import log_as_json, report, status_of
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 
 ENDED_SECONDS = 30
 
@@ -101,7 +101,7 @@ def test_log_lines_are_json_with_the_step() -> None:
 
 
 def test_status_tells_the_kind_of_an_error() -> None:
-    assert status_of(DamagedFile("shard 3"), "s") == TrainerStatus(state="fault", message="shard 3")
+    assert status_of(CorruptFileError("shard 3"), "s") == TrainerStatus(state="fault", message="shard 3")
     assert status_of(InputError("no"), "s") == TrainerStatus(state="input-error", message="no")
     assert status_of(RuntimeError("no"), "s") == TrainerStatus(state="failed", message="RuntimeError: no")
 

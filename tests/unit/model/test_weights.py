@@ -12,7 +12,7 @@ from model.export.saving import save_tensors, save_weights
 from model.families.rope.config import RopeConfig
 from model.families.rope.network import RopeModel
 from model.pretrained.weights import TrainedModel, load_description, load_model, save_description
-from storage.errors import DamagedFile, Fault
+from storage.errors import CorruptFileError, Fault
 
 CONFIG = RopeConfig(vocab_size=17, n_layers=2, n_heads=2, n_kv_heads=1, d_model=8, d_ff=12, max_seq_len=8)
 DESCRIPTION = TrainedModel(model=CONFIG, tokenizer_digest="ab" * 32, steps=7)
@@ -82,12 +82,12 @@ def test_tensors_in_a_folder_that_is_missing_raise_the_error_of_the_disk(tmp_pat
 
 def test_cut_weights_file_is_damaged(files: tuple[Path, Path]) -> None:
     files[0].write_bytes(files[0].read_bytes()[:-10])
-    with pytest.raises(DamagedFile, match="safetensors"):
+    with pytest.raises(CorruptFileError, match="safetensors"):
         load_model(*files)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"model": {}, "tokenizer_digest": "", "steps": -1}'])
 def test_description_of_something_else_is_damaged(files: tuple[Path, Path], text: str) -> None:
     files[1].write_text(text)
-    with pytest.raises(DamagedFile, match="train the model again"):
+    with pytest.raises(CorruptFileError, match="train the model again"):
         load_model(*files)

@@ -12,7 +12,7 @@ from model.families.estimate import count_parameters
 from model.families.networks import build_model
 from model.families.presets import PRESETS, WORLD_1M, hybrid
 from model.families.world.config import WorldConfig
-from model.families.world.forward_context import SuperblockContext, Surroundings
+from model.families.world.forward_context import ForwardContext, SuperblockContext
 from model.families.world.layer_table import layer_table
 from model.families.world.network import SIZE, WorldModel
 from model.families.world.pattern import PATTERN
@@ -99,7 +99,7 @@ def test_each_kind_of_sublayer_is_causal(place: int) -> None:
     def run(x_BTC: Tensor) -> Tensor:
         context = SuperblockContext(MODEL.context[0], TWO_BLOCKS.context_window, x_BTC, None)
         rotation = (torch.ones(100, TWO_BLOCKS.rotary_dim), torch.zeros(100, TWO_BLOCKS.rotary_dim))
-        around = Surroundings(rotation, None, True, None, context, None, None)
+        around = ForwardContext(rotation, None, True, None, context, None, None)
         return MODEL.layers[place](x_BTC, around)
 
     assert MODEL.layers[place].kind == PATTERN[place]

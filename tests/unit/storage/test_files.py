@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from storage.backends.base import Files
-from storage.backends.local import LocalFiles
-from storage.backends.registry import open_files
-from storage.backends.s3 import S3Files
+from storage.backends.base import StoreBackend
+from storage.backends.local import LocalBackend
+from storage.backends.registry import open_backend
+from storage.backends.s3 import S3Backend
 from storage.errors import Fault, InputError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -22,8 +22,8 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def files(store_url: str) -> Files:
-    return open_files(store_url)
+def files(store_url: str) -> StoreBackend:
+    return open_backend(store_url)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def finished(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 300], ids=len)
-def test_files_return_what_was_written(files: Files, data: bytes) -> None:
+def test_files_return_what_was_written(files: StoreBackend, data: bytes) -> None:
     files.write("a/b/c.json", b"old")
     files.write("a/b/c.json", data)
     assert files.read("a/b/c.json") == data
@@ -46,21 +46,21 @@ def test_files_return_what_was_written(files: Files, data: bytes) -> None:
 @pytest.mark.parametrize(
     "name", ["Татарча текст.txt", "a b+c&d%20e.txt", "日本/🦙.json", "e\u0301", "\u00e9", "#1;=:@", "$('"]
 )
-def test_files_keep_any_name(files: Files, name: str) -> None:
+def test_files_keep_any_name(files: StoreBackend, name: str) -> None:
     files.write(f"a/{name}", b"x")
     assert files.read(f"a/{name}") == b"x"
     assert [path for path, *_ in files.list("a")] == [f"a/{name}"]
 
 
 @pytest.mark.parametrize("path", ["a/none", "none/none"])
-def test_files_say_when_a_file_is_not_there(files: Files, tmp_path: Path, path: str) -> None:
+def test_files_say_when_a_file_is_not_there(files: StoreBackend, tmp_path: Path, path: str) -> None:
     files.write("a/b", b"x")
     for call in (files.read, files.size, files.digest, lambda path: files.fetch(path, tmp_path / "copy")):
         with pytest.raises(FileNotFoundError):
             call(path)
 
 
-def test_files_list_what_is_below_a_folder_in_order(files: Files) -> None:
+def test_files_list_what_is_below_a_folder_in_order(files: StoreBackend) -> None:
     for path in ("a/k/2", "a/k/10", "a/k/1/x", "a/k-1/x", "a/k1/x", "a/k.json", "b"):
         files.write(path, path.encode())
     assert [(path, size) for path, size, _ in files.list("a/k")] == [("a/k/1/x", 7), ("a/k/10", 6), ("a/k/2", 5)]
@@ -70,7 +70,7 @@ def test_files_list_what_is_below_a_folder_in_order(files: Files) -> None:
     assert list(files.list("nowhere")) == []
 
 
-def test_files_create_only_what_is_not_there(files: Files) -> None:
+def test_files_create_only_what_is_not_there(files: StoreBackend) -> None:
     assert files.create("a/lease", b"first")
     assert not files.create("a/lease", b"second")
     assert files.read("a/lease") == b"first"
@@ -78,7 +78,7 @@ def test_files_create_only_what_is_not_there(files: Files) -> None:
     assert files.create("a/lease", b"third")
 
 
-def test_files_take_over_a_local_file_and_give_a_copy(files: Files, finished: Path, tmp_path: Path) -> None:
+def test_files_take_over_a_local_file_and_give_a_copy(files: StoreBackend, finished: Path, tmp_path: Path) -> None:
     files.put(finished, "a/data.bin")
     assert not finished.exists()
     files.fetch("a/data.bin", tmp_path / "copy")
@@ -86,7 +86,7 @@ def test_files_take_over_a_local_file_and_give_a_copy(files: Files, finished: Pa
     assert files.read("a/data.bin") == b"finished"
 
 
-def test_files_take_over_what_a_link_leads_to(files: Files, finished: Path, tmp_path: Path) -> None:
+def test_files_take_over_what_a_link_leads_to(files: StoreBackend, finished: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(finished)
     files.put(link, "a/data.bin")
@@ -95,14 +95,14 @@ def test_files_take_over_what_a_link_leads_to(files: Files, finished: Path, tmp_
     assert files.read("a/data.bin") == b"finished"
 
 
-def test_files_delete_is_no_error_twice(files: Files) -> None:
+def test_files_delete_is_no_error_twice(files: StoreBackend) -> None:
     files.write("a/b", b"x")
     files.delete("a/b")
     files.delete("a/b")
     assert list(files.list("a")) == []
 
 
-def test_files_written_completely_leave_nothing_unfinished(files: Files, finished: Path) -> None:
+def test_files_written_completely_leave_nothing_unfinished(files: StoreBackend, finished: Path) -> None:
     files.write("a", b"x")
     files.create("b", b"x")
     files.create("b", b"y")
@@ -119,33 +119,33 @@ def test_files_written_completely_leave_nothing_unfinished(files: Files, finishe
      ("/tmp/a%20b", "/tmp/a%20b"), ("~/a", str(Path.home() / "a")), ("/tmp/s3:a", "/tmp/s3:a")],
 )  # fmt: skip
 def test_open_files_finds_a_local_folder(url: str, root: str) -> None:
-    assert open_files(url).url == root
+    assert open_backend(url).url == root
 
 
 def test_open_files_keeps_a_relative_folder_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    files = open_files("store")
+    files = open_backend("store")
     files.write("a", b"x")
     monkeypatch.chdir("/")
-    assert open_files(files.url).read("a") == files.read("a") == b"x"
+    assert open_backend(files.url).read("a") == files.read("a") == b"x"
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/a/b", "S3://bucket/a/b", "s3://bucket/a/b//"])
 def test_open_files_finds_a_bucket(url: str) -> None:
-    files = open_files(url)
-    assert isinstance(files, S3Files)
+    files = open_backend(url)
+    assert isinstance(files, S3Backend)
     assert (files.url, files.bucket, files.folder) == ("s3://bucket/a/b", "bucket", "a/b")
 
 
 @pytest.mark.parametrize("url", ["", "http://h/a", "gs://b/a", "s3://", "s3:///a", "file://other-host/a", "://"])
 def test_open_files_refuses_what_is_no_store(url: str) -> None:
     with pytest.raises(InputError, match="store must"):
-        open_files(url)
+        open_backend(url)
 
 
 def test_open_files_refuses_a_file_as_root(finished: Path) -> None:
     with pytest.raises(InputError, match="must be a folder"):
-        open_files(str(finished))
+        open_backend(str(finished))
 
 
 # ---- the local disk under adverse conditions -------------------------------------------------------------
@@ -159,8 +159,8 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from storage.backends.local import LocalFiles
-files = LocalFiles(Path(sys.argv[1]))
+from storage.backends.local import LocalBackend
+files = LocalBackend(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 for write in (files.write, files.create):
     try:
@@ -171,7 +171,7 @@ for write in (files.write, files.create):
 
 
 def test_local_write_that_the_disk_cannot_take_leaves_the_old_content(tmp_path: Path) -> None:
-    files = LocalFiles(tmp_path / "store")
+    files = LocalBackend(tmp_path / "store")
     files.write("a/write", b"old")
     done = run_python(FULL_DISK, files.url)
     assert done.stdout.split() == [str(errno.EFBIG)] * 2, done.stderr
@@ -182,8 +182,8 @@ def test_local_write_that_the_disk_cannot_take_leaves_the_old_content(tmp_path: 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from storage.backends.local import LocalFiles
-files = LocalFiles(Path(sys.argv[1]))
+from storage.backends.local import LocalBackend
+files = LocalBackend(Path(sys.argv[1]))
 setattr(os, sys.argv[2], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 if sys.argv[3] == "put":
     Path(sys.argv[1], "new").write_bytes(b"new")
@@ -205,7 +205,7 @@ else:
     ],
 )
 def test_local_writer_that_is_killed_leaves_the_old_content(tmp_path: Path, moment: str, call: str) -> None:
-    files = LocalFiles(tmp_path / "store")
+    files = LocalBackend(tmp_path / "store")
     if call != "create":
         files.write("a/file", b"old")
     assert run_python(KILLED, files.url, moment, call).returncode == -signal.SIGKILL
@@ -233,7 +233,7 @@ def other_disk(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
 def test_local_put_from_another_disk_copies(
     tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = LocalFiles(tmp_path / "store")
+    files = LocalBackend(tmp_path / "store")
     disk = tmp_path / "disk"
     disk.mkdir()
     other_disk(monkeypatch, disk)
@@ -247,7 +247,7 @@ def test_local_put_from_another_disk_copies(
 def test_local_put_from_another_disk_that_is_full_keeps_the_local_file(
     tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = LocalFiles(tmp_path / "store")
+    files = LocalBackend(tmp_path / "store")
     files.write("a/data.bin", b"old")
 
     def full(source: Path, target: Path) -> None:
@@ -266,7 +266,7 @@ def test_local_put_from_another_disk_that_is_full_keeps_the_local_file(
 def test_local_store_that_spans_two_disks_is_a_fault(
     tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = LocalFiles(tmp_path / "store")
+    files = LocalBackend(tmp_path / "store")
     other_disk(monkeypatch, finished, tmp_path / "store" / "scratch")
     with pytest.raises(Fault, match="must lie on one disk"):
         files.put(finished, "a/data.bin")
@@ -280,7 +280,7 @@ def test_local_create_without_hard_links_still_refuses_a_second(
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", link)
-    files = LocalFiles(tmp_path)
+    files = LocalBackend(tmp_path)
     assert files.create("a", b"first")
     assert not files.create("a", b"second")
     assert files.read("a") == b"first"
@@ -288,7 +288,7 @@ def test_local_create_without_hard_links_still_refuses_a_second(
 
 
 def test_local_write_where_a_file_is_in_the_way_of_a_folder_is_an_error(tmp_path: Path) -> None:
-    files = LocalFiles(tmp_path)
+    files = LocalBackend(tmp_path)
     files.write("a", b"x")
     for call in (files.write, files.create):
         for path in ("a/b", "a/b/c"):
@@ -300,7 +300,7 @@ def test_local_list_of_a_folder_that_cannot_be_read_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An unreadable `pins` that looked empty would let garbage collection delete what is pinned.
-    files = LocalFiles(tmp_path)
+    files = LocalBackend(tmp_path)
     files.write("pins/keep.json", b"x")
     scandir = os.scandir
 
@@ -316,8 +316,8 @@ def test_local_list_of_a_folder_that_cannot_be_read_is_an_error(
 
 
 def test_local_list_leaves_out_what_lies_behind_links(tmp_path: Path) -> None:
-    files = LocalFiles(tmp_path / "store")
-    LocalFiles(tmp_path / "other").write("a", b"x")
+    files = LocalBackend(tmp_path / "store")
+    LocalBackend(tmp_path / "other").write("a", b"x")
     files.write("b/own", b"x")
     (tmp_path / "store" / "b" / "link").symlink_to(tmp_path / "other")
     (tmp_path / "store" / "b" / "loop").symlink_to(tmp_path / "store")
@@ -329,7 +329,7 @@ def test_local_list_leaves_out_what_lies_behind_links(tmp_path: Path) -> None:
 
 def test_local_writes_and_deletes_of_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None:
     # `delete` removes the folders that it empties, at any moment between two steps of a write.
-    files = LocalFiles(tmp_path)
+    files = LocalBackend(tmp_path)
     failures: list[BaseException] = []
 
     def work(name: str) -> None:

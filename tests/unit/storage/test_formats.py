@@ -6,7 +6,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.errors import DamagedFile
+from storage.errors import CorruptFileError
 from storage.formats.documents import Document, DocumentWriter, read_documents, read_zstd_lines
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -46,7 +46,7 @@ def test_documents_of_a_shard_that_is_cut_short_are_refused_at_every_length(tmp_
     data = path.read_bytes()
     for length in range(len(data)):
         path.write_bytes(data[:length])
-        with pytest.raises(DamagedFile, match=r"shard\.jsonl\.zst"):
+        with pytest.raises(CorruptFileError, match=r"shard\.jsonl\.zst"):
             list(read_documents(path))
 
 
@@ -62,7 +62,7 @@ def test_documents_of_a_shard_with_a_flipped_bit_are_refused_or_the_same(tmp_pat
         path.write_bytes(flipped)
         try:
             assert list(read_documents(path)) == SOME
-        except DamagedFile:
+        except CorruptFileError:
             refused += 1
     assert refused >= len(data) - 2
 
@@ -73,7 +73,7 @@ def test_line_that_is_no_document_is_refused_with_its_number(tmp_path: Path, lin
     write(path, SOME)
     good = b"\n".join(read_zstd_lines(path))
     path.write_bytes(zstandard.compress(good + b"\n" + line + b"\n"))
-    with pytest.raises(DamagedFile, match=f"line {len(SOME) + 1} "):
+    with pytest.raises(CorruptFileError, match=f"line {len(SOME) + 1} "):
         list(read_documents(path))
 
 

@@ -13,9 +13,9 @@ import pytest
 from storage.artifacts import lease as leases
 from storage.artifacts.lease import TAKEOVER, Lease, holder_is_gone, host_identity
 from storage.artifacts.records import LeaseRecord, decode_record, encode_record
-from storage.backends.base import Files
-from storage.backends.registry import open_files
-from storage.errors import Fault, LeaseLost
+from storage.backends.base import StoreBackend
+from storage.backends.registry import open_backend
+from storage.errors import Fault, LeaseLostError
 
 PATH = "leases/train/0123.json"
 REPOSITORY = Path(__file__).parents[3]
@@ -24,13 +24,13 @@ PATIENCE = 60.0
 
 
 @pytest.fixture
-def files(store_url: str) -> Files:
-    return open_files(store_url)
+def files(store_url: str) -> StoreBackend:
+    return open_backend(store_url)
 
 
 @pytest.fixture
-def local_files(tmp_path: Path) -> Files:
-    return open_files(str(tmp_path / "store"))
+def local_files(tmp_path: Path) -> StoreBackend:
+    return open_backend(str(tmp_path / "store"))
 
 
 @pytest.fixture
@@ -38,7 +38,9 @@ def lease() -> Iterator[Callable[..., Lease]]:
     """A function that makes a lease; all are released at the end of the test."""
     made: list[Lease] = []
 
-    def make(files: Files, run_id: str = "run", seconds: float = 60.0, on_lost: Callable[[], None] = int) -> Lease:
+    def make(
+        files: StoreBackend, run_id: str = "run", seconds: float = 60.0, on_lost: Callable[[], None] = int
+    ) -> Lease:
         made.append(Lease(files, PATH, run_id, on_lost, seconds))
         return made[-1]
 
@@ -47,7 +49,7 @@ def lease() -> Iterator[Callable[..., Lease]]:
         each.release()
 
 
-def present(files: Files) -> LeaseRecord:
+def present(files: StoreBackend) -> LeaseRecord:
     return decode_record(LeaseRecord, files.read(PATH), PATH)
 
 
@@ -58,7 +60,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def held_elsewhere(files: Files, **fields: object) -> LeaseRecord:
+def held_elsewhere(files: StoreBackend, **fields: object) -> LeaseRecord:
     """Put down the lease of a process of another machine."""
     record = LeaseRecord(
         **{
@@ -101,7 +103,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 # ---- one holder ------------------------------------------------------------------------------------------
 
 
-def test_lease_is_held_by_one_and_free_after_its_release(files: Files, lease: Callable[..., Lease]) -> None:
+def test_lease_is_held_by_one_and_free_after_its_release(files: StoreBackend, lease: Callable[..., Lease]) -> None:
     first, second = lease(files, "first"), lease(files, "second")
     assert first.try_acquire() is None
     holder = second.try_acquire()
@@ -115,7 +117,7 @@ def test_lease_is_held_by_one_and_free_after_its_release(files: Files, lease: Ca
     second.check()
 
 
-def test_lease_is_renewed_until_it_is_released(files: Files, lease: Callable[..., Lease]) -> None:
+def test_lease_is_renewed_until_it_is_released(files: StoreBackend, lease: Callable[..., Lease]) -> None:
     held = lease(files, seconds=0.4)
     assert held.try_acquire() is None
     before = present(files)
@@ -128,11 +130,11 @@ def test_lease_is_renewed_until_it_is_released(files: Files, lease: Callable[...
 RACE = """
 import multiprocessing, sys, time
 from pathlib import Path
-from storage.backends.registry import open_files
+from storage.backends.registry import open_backend
 from storage.artifacts.lease import Lease
 
 def contend(root, barrier, results, finish):
-    lease = Lease(open_files(root), "leases/train/0123.json", "run", lambda: None)
+    lease = Lease(open_backend(root), "leases/train/0123.json", "run", lambda: None)
     barrier.wait()
     results.put(lease.try_acquire() is None)
     finish.wait()
@@ -152,9 +154,9 @@ if __name__ == "__main__":
 
 DIES = """
 import os, signal, sys
-from storage.backends.registry import open_files
+from storage.backends.registry import open_backend
 from storage.artifacts.lease import Lease
-assert Lease(open_files(sys.argv[1]), "leases/train/0123.json", "dead", lambda: None).try_acquire() is None
+assert Lease(open_backend(sys.argv[1]), "leases/train/0123.json", "dead", lambda: None).try_acquire() is None
 print("held", flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -176,7 +178,7 @@ def test_lease_that_many_processes_want_at_once_goes_to_one(
     if abandoned:
         assert run_python(tmp_path / "dies.py", DIES, root) == "held\n"
     assert run_python(tmp_path / "race.py", RACE, method, root, str(number)) == "1\n"
-    assert [path for path, *_ in open_files(root).list("leases")] == [PATH]
+    assert [path for path, *_ in open_backend(root).list("leases")] == [PATH]
 
 
 # ---- holders that are gone ---------------------------------------------------------------------------------
@@ -185,7 +187,7 @@ def test_lease_that_many_processes_want_at_once_goes_to_one(
 def test_lease_of_a_process_of_this_machine_that_died_is_taken_over_at_once(
     tmp_path: Path, lease: Callable[..., Lease]
 ) -> None:
-    files = open_files(str(tmp_path / "store"))
+    files = open_backend(str(tmp_path / "store"))
     assert run_python(tmp_path / "dies.py", DIES, files.url) == "held\n"
     assert holder_is_gone(present(files))
     assert lease(files).try_acquire() is None
@@ -193,7 +195,7 @@ def test_lease_of_a_process_of_this_machine_that_died_is_taken_over_at_once(
 
 
 def test_lease_of_a_process_number_that_was_used_again_is_taken_over(
-    local_files: Files, lease: Callable[..., Lease]
+    local_files: StoreBackend, lease: Callable[..., Lease]
 ) -> None:
     held_elsewhere(
         local_files, host=host_identity(), process_id=os.getpid(), process_start="1", expires=time.time() + 999
@@ -202,7 +204,7 @@ def test_lease_of_a_process_number_that_was_used_again_is_taken_over(
 
 
 def test_lease_of_another_machine_is_taken_over_only_after_it_expired(
-    local_files: Files, lease: Callable[..., Lease], clock: Clock
+    local_files: StoreBackend, lease: Callable[..., Lease], clock: Clock
 ) -> None:
     expires = clock.now + 1000
     for moment in (clock.now, expires, expires + leases.CLOCK_SKEW_SECONDS):
@@ -216,7 +218,7 @@ def test_lease_of_another_machine_is_taken_over_only_after_it_expired(
 
 
 def test_lease_of_another_machine_whose_clock_is_ahead_is_taken_over_when_it_stands_still(
-    local_files: Files, lease: Callable[..., Lease], clock: Clock
+    local_files: StoreBackend, lease: Callable[..., Lease], clock: Clock
 ) -> None:
     held_elsewhere(local_files, expires=clock.now + 1e9)
     waiting = lease(local_files, seconds=60.0)
@@ -228,7 +230,7 @@ def test_lease_of_another_machine_whose_clock_is_ahead_is_taken_over_when_it_sta
 
 
 def test_lease_that_is_renewed_is_never_taken_over_whatever_the_clocks_say(
-    local_files: Files, lease: Callable[..., Lease], clock: Clock
+    local_files: StoreBackend, lease: Callable[..., Lease], clock: Clock
 ) -> None:
     waiting = lease(local_files, seconds=60.0)
     for renewals in range(1, 20):
@@ -239,7 +241,7 @@ def test_lease_that_is_renewed_is_never_taken_over_whatever_the_clocks_say(
 
 
 def test_lease_that_a_living_process_of_this_machine_failed_to_release_is_taken_over_when_it_stands_still(
-    local_files: Files, lease: Callable[..., Lease], clock: Clock
+    local_files: StoreBackend, lease: Callable[..., Lease], clock: Clock
 ) -> None:
     # A retry in the same process would otherwise wait for itself, for ever.
     start = leases._process_start(os.getpid())
@@ -256,7 +258,7 @@ def test_lease_that_a_living_process_of_this_machine_failed_to_release_is_taken_
     "content", [b"", b"{", b'{"kind": "lease", "schema_version": 99}'], ids=["empty", "torn", "newer"]
 )
 def test_lease_that_cannot_be_read_is_taken_over_when_it_stands_still(
-    local_files: Files, lease: Callable[..., Lease], clock: Clock, content: bytes
+    local_files: StoreBackend, lease: Callable[..., Lease], clock: Clock, content: bytes
 ) -> None:
     local_files.write(PATH, content)
     waiting = lease(local_files, seconds=60.0)
@@ -269,7 +271,7 @@ def test_lease_that_cannot_be_read_is_taken_over_when_it_stands_still(
 def test_lease_whose_takeover_was_cut_off_is_taken_over_by_the_next(
     tmp_path: Path, lease: Callable[..., Lease]
 ) -> None:
-    files = open_files(str(tmp_path / "store"))
+    files = open_backend(str(tmp_path / "store"))
     assert run_python(tmp_path / "dies.py", DIES, files.url) == "held\n"
     files.write(PATH + TAKEOVER, files.read(PATH))  # a second process died in the middle of taking over
     waiting = lease(files)
@@ -281,7 +283,7 @@ def test_lease_whose_takeover_was_cut_off_is_taken_over_by_the_next(
 def test_lease_that_another_process_is_just_taking_over_is_left_to_it(
     tmp_path: Path, lease: Callable[..., Lease]
 ) -> None:
-    files = open_files(str(tmp_path / "store"))
+    files = open_backend(str(tmp_path / "store"))
     assert run_python(tmp_path / "dies.py", DIES, files.url) == "held\n"
     faster = lease(files, "faster")
     assert files.create(PATH + TAKEOVER, faster._renewed())
@@ -294,7 +296,7 @@ def test_lease_that_another_process_is_just_taking_over_is_left_to_it(
 def test_lease_that_was_taken_over_since_it_was_looked_at_is_left_to_the_new_holder(
     tmp_path: Path, lease: Callable[..., Lease]
 ) -> None:
-    files = open_files(str(tmp_path / "store"))
+    files = open_backend(str(tmp_path / "store"))
     assert run_python(tmp_path / "dies.py", DIES, files.url) == "held\n"
     abandoned = present(files)
     faster, slower = lease(files, "faster"), lease(files, "slower")
@@ -307,19 +309,21 @@ def test_lease_that_was_taken_over_since_it_was_looked_at_is_left_to_the_new_hol
 # ---- losing it -----------------------------------------------------------------------------------------------
 
 
-def test_lease_that_is_lost_tells_the_holder_and_is_not_removed(files: Files, lease: Callable[..., Lease]) -> None:
+def test_lease_that_is_lost_tells_the_holder_and_is_not_removed(
+    files: StoreBackend, lease: Callable[..., Lease]
+) -> None:
     lost = threading.Event()
     held = lease(files, seconds=0.4, on_lost=lost.set)
     assert held.try_acquire() is None
     thief = held_elsewhere(files, expires=time.time() + 999)
     assert lost.wait(PATIENCE)
-    with pytest.raises(LeaseLost, match=PATH):
+    with pytest.raises(LeaseLostError, match=PATH):
         held.check()
     held.release()
     assert present(files) == thief
 
 
-def test_lease_whose_file_was_tidied_away_is_put_back(files: Files, lease: Callable[..., Lease]) -> None:
+def test_lease_whose_file_was_tidied_away_is_put_back(files: StoreBackend, lease: Callable[..., Lease]) -> None:
     held = lease(files, seconds=0.4)
     assert held.try_acquire() is None
     mine = present(files).holder
@@ -342,19 +346,19 @@ class Unreachable:
 
 
 def test_lease_on_a_store_that_stops_answering_is_lost_after_its_time(
-    local_files: Files, lease: Callable[..., Lease]
+    local_files: StoreBackend, lease: Callable[..., Lease]
 ) -> None:
     lost = threading.Event()
     held = lease(local_files, seconds=0.2, on_lost=lost.set)
     assert held.try_acquire() is None
-    held.files = Unreachable()
+    held.backend = Unreachable()
     assert lost.wait(PATIENCE)
     held.release()  # nothing to be done about it: the work itself must not fail for this
-    held.files = local_files
+    held.backend = local_files
 
 
 def test_lease_on_a_store_that_stops_answering_for_a_moment_is_kept(
-    local_files: Files, lease: Callable[..., Lease]
+    local_files: StoreBackend, lease: Callable[..., Lease]
 ) -> None:
     held = lease(local_files, seconds=2.0)
     assert held.try_acquire() is None
@@ -371,13 +375,13 @@ def test_lease_on_a_store_that_stops_answering_for_a_moment_is_kept(
                 raise Fault("the store must answer")
             return read(path)
 
-    held.files = Flaky()
+    held.backend = Flaky()
     until(lambda: present(local_files).renewals > before)
     assert next(failures) > 1
     held.check()
 
 
-def test_lease_record_says_who_holds_it(local_files: Files, lease: Callable[..., Lease]) -> None:
+def test_lease_record_says_who_holds_it(local_files: StoreBackend, lease: Callable[..., Lease]) -> None:
     assert lease(local_files, "run-7").try_acquire() is None
     body = json.loads(local_files.read(PATH))
     assert (body["run_id"], body["process_id"], body["host"]) == ("run-7", os.getpid(), host_identity())

@@ -65,7 +65,7 @@ def test_lineage_reads_every_manifest_once(local_store: Store, make_artifact: Ma
 
     class Counting:
         def __init__(self) -> None:
-            self.files = local_store.files
+            self.files = local_store.backend
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.files, name)
@@ -74,7 +74,7 @@ def test_lineage_reads_every_manifest_once(local_store: Store, make_artifact: Ma
             reads[path] += 1
             return self.files.read(path)
 
-    local_store.files = Counting()
+    local_store.backend = Counting()
     tree = lineage(local_store, "filter", f"{19:016x}")
     assert set(reads.values()) == {1}
     assert len(reads) == 1 + 2 * 18 + 1
@@ -82,7 +82,7 @@ def test_lineage_reads_every_manifest_once(local_store: Store, make_artifact: Ma
 
 
 def test_lineage_shows_what_is_missing_with_the_content_it_had(store: Store, chain: dict[str, Artifact]) -> None:
-    store.files.delete(manifest_path("filter"))
+    store.backend.delete(manifest_path("filter"))
     for tree in (of_model(store).inputs["sequences"], of_model(store).inputs["tokenizer"].inputs["corpus"]):
         assert (tree.state, tree.content_digest) == ("missing", chain["filter"].content_digest)
         assert tree.inputs == {}
@@ -90,7 +90,7 @@ def test_lineage_shows_what_is_missing_with_the_content_it_had(store: Store, cha
 
 
 def test_lineage_shows_what_is_damaged(store: Store, chain: dict[str, Artifact]) -> None:
-    store.files.write(manifest_path("filter"), b"{}")
+    store.backend.write(manifest_path("filter"), b"{}")
     tree = of_model(store).inputs["sequences"]
     assert tree.state == "damaged"
     assert "manifest.json" in tree.message
@@ -120,7 +120,7 @@ def test_lineage_that_leads_back_to_itself_ends(store: Store, chain: dict[str, A
     model = chain["train"].manifest
     loop = InputRef(stage="train", key=KEYS["train"], content_digest=model.content_digest)
     forged = chain["download"].manifest.model_copy(update={"inputs": {"loop": loop}})
-    store.files.write(manifest_path("download"), encode_record(forged))
+    store.backend.write(manifest_path("download"), encode_record(forged))
     tree = of_model(store).inputs["sequences"].inputs["corpus"].inputs["loop"]
     assert tree.state == "damaged"
     assert "itself" in tree.message

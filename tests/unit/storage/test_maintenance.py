@@ -18,7 +18,7 @@ from storage.artifacts.records import LeaseRecord, Run, RunStage, StageState, en
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.verify import verify_store
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import DamagedRecord, InputError
+from storage.errors import CorruptRecordError, InputError
 
 MakeArtifact = Callable[..., Artifact]
 DAY = 86400.0
@@ -57,7 +57,7 @@ def lease_of_another_machine(store: Store, stage: str, number: int, run_id: str,
     record = LeaseRecord(
         holder="h", run_id=run_id, host="elsewhere", process_id=1, process_start="1", renewals=1, expires=expires
     )
-    store.files.write(path, encode_record(record))
+    store.backend.write(path, encode_record(record))
     return path
 
 
@@ -79,7 +79,7 @@ def age(store: Store, below: str = "", seconds: float = 10 * DAY) -> None:
 
 
 def everything(store: Store) -> dict[str, bytes]:
-    return {path: store.files.read(path) for path in store.paths("")}
+    return {path: store.backend.read(path) for path in store.paths("")}
 
 
 def paths(garbage: list[Garbage]) -> list[str]:
@@ -117,10 +117,10 @@ def test_verify_names_every_file_in_which_a_byte_was_flipped(full_store: Store) 
     for path, data in before.items():
         flipped = bytearray(data)
         flipped[len(data) // 2] ^= 8
-        full_store.files.write(path, bytes(flipped))
+        full_store.backend.write(path, bytes(flipped))
         problems = list(verify_store(full_store))
         assert [problem.path for problem in problems if problem.damage] == [path]
-        full_store.files.write(path, data)
+        full_store.backend.write(path, data)
     assert list(verify_store(full_store)) == []
 
 
@@ -129,25 +129,25 @@ def test_verify_names_every_data_file_that_is_not_whole(full_store: Store, how: 
     for path, data in everything(full_store).items():
         if "/data/" in path or "/reports/" in path:
             if how == "missing":
-                full_store.files.delete(path)
+                full_store.backend.delete(path)
             else:
-                full_store.files.write(path, data[:-1] if how == "cut" else data + b"x")
+                full_store.backend.write(path, data[:-1] if how == "cut" else data + b"x")
             assert [problem.path for problem in verify_store(full_store)] == [path]
-            full_store.files.write(path, data)
+            full_store.backend.write(path, data)
 
 
 def test_verify_checks_the_files_beside_a_damaged_manifest(full_store: Store) -> None:
     data = next(path for path in full_store.paths(folder("filter", 1)) if "/data/train" in path)
-    full_store.files.write(f"{folder('filter', 1)}/manifest.json", b"{}")
-    full_store.files.write(data, b"DOCUMENTS")
+    full_store.backend.write(f"{folder('filter', 1)}/manifest.json", b"{}")
+    full_store.backend.write(data, b"DOCUMENTS")
     damaged = [problem.path for problem in verify_store(full_store) if problem.damage]
     assert damaged == [f"{folder('filter', 1)}/manifest.json", data]
 
 
 def test_verify_of_one_stage_looks_at_no_other(full_store: Store) -> None:
     for path in ("pins/best.json", f"{folder('filter', 1)}/manifest.json", f"{folder('train', 2)}/manifest.json"):
-        full_store.files.write(path, b"{}")
-    full_store.files.write(f"artifacts/train2/{key(1)}/stray", b"x")
+        full_store.backend.write(path, b"{}")
+    full_store.backend.write(f"artifacts/train2/{key(1)}/stray", b"x")
     damaged = [problem.path for problem in verify_store(full_store, "train") if problem.damage]
     assert damaged == [f"{folder('train', 2)}/manifest.json"]
 
@@ -155,7 +155,7 @@ def test_verify_of_one_stage_looks_at_no_other(full_store: Store) -> None:
 def test_verify_lists_files_that_no_record_names_and_calls_them_no_damage(full_store: Store) -> None:
     stray = [f"{folder('filter', 1)}/data/half.bin", f"{folder('train', 9)}/data/x", "artifacts/notes.txt"]
     for path in stray:
-        full_store.files.write(path, b"left by a killed attempt")
+        full_store.backend.write(path, b"left by a killed attempt")
     problems = list(verify_store(full_store))
     assert sorted(problem.path for problem in problems) == sorted(stray)
     assert {(problem.kind, problem.damage) for problem in problems} == {("unreferenced", False)}
@@ -168,22 +168,22 @@ def test_verify_finds_records_that_contradict_their_place_or_their_files(
     manifest = artifact.manifest
     at = f"{folder('filter', 1)}/manifest.json"
     for changes, message in (({"content_digest": "0" * 64}, "content digest"), ({"key": key(2)}, "own artifact")):
-        local_store.files.write(at, encode_record(manifest.model_copy(update=changes)))
+        local_store.backend.write(at, encode_record(manifest.model_copy(update=changes)))
         assert [(p.path, message in p.message) for p in verify_store(local_store)] == [(at, True)]
-    local_store.files.write(at, encode_record(manifest))
+    local_store.backend.write(at, encode_record(manifest))
     local_store.write_pin("best", "filter", key(1))
     local_store.write_run(run("r1"))
     for source, target in (("pins/best.json", "pins/b.json"), ("runs/r1.json", "runs/r2.json")):
-        local_store.files.write(target, local_store.files.read(source))
+        local_store.backend.write(target, local_store.backend.read(source))
         assert [p.path for p in verify_store(local_store)] == [target]
-        local_store.files.delete(target)
+        local_store.backend.delete(target)
 
 
 def test_verify_finds_a_pin_of_what_is_gone(local_store: Store, make_artifact: MakeArtifact) -> None:
     make_artifact(local_store, "filter", key(1))
     local_store.write_pin("best", "filter", key(1))
     for path in local_store.paths("artifacts"):
-        local_store.files.delete(path)
+        local_store.backend.delete(path)
     assert [problem.path for problem in verify_store(local_store)] == ["pins/best.json"]
 
 
@@ -191,7 +191,7 @@ class Watched:
     """A place for files in which something happens when a file is hashed."""
 
     def __init__(self, store: Store, event: Callable[[str], object]) -> None:
-        self.files = store.files
+        self.files = store.backend
         self.event = event
 
     def __getattr__(self, name: str) -> Any:
@@ -213,8 +213,8 @@ def test_verify_goes_on_after_a_file_that_the_disk_cannot_read(
         if path == files[7]:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    local_store.files.write(files[40], b"?")
-    local_store.files = Watched(local_store, bad_sector)
+    local_store.backend.write(files[40], b"?")
+    local_store.backend = Watched(local_store, bad_sector)
     problems = list(verify_store(local_store))
     assert [problem.path for problem in problems] == [files[7], files[40]]
     assert "Input/output error" in problems[0].message
@@ -223,7 +223,7 @@ def test_verify_goes_on_after_a_file_that_the_disk_cannot_read(
 def test_verify_does_not_report_what_a_run_at_work_removes(local_store: Store, tmp_path: Path) -> None:
     writer = unfinished(local_store, tmp_path, "train", 1)
     other = Store(local_store.url)
-    local_store.files = Watched(
+    local_store.backend = Watched(
         local_store, lambda path: ArtifactWriter(other, "train", key(1)).discard("train-00000")
     )
     assert list(verify_store(local_store)) == []
@@ -337,10 +337,10 @@ def test_gc_keeps_all_artifacts_while_a_run_without_a_record_is_at_work(
     path = lease_of_another_machine(local_store, "train", 1, "from-a-notebook")
     age(local_store)
     assert paths(plan_garbage(local_store)) == [folder("train", 2)]
-    local_store.files.write(path, b"{}")  # whose it is cannot be read: perhaps that of a newer release
+    local_store.backend.write(path, b"{}")  # whose it is cannot be read: perhaps that of a newer release
     assert paths(plan_garbage(local_store)) == [folder("train", 2)]
     age(local_store)
-    local_store.files.delete(path)
+    local_store.backend.delete(path)
     assert paths(plan_garbage(local_store)) == [folder("filter", 1), folder("train", 1), folder("train", 2)]
 
 
@@ -388,7 +388,7 @@ def test_gc_collects_old_files_that_no_record_names(
     whole = local_store.paths("artifacts")
     left = [f"{folder('filter', 1)}/data/half.bin", f"{folder('train', 1)}/data/half.bin"]
     for path in left:
-        local_store.files.write(path, b"half")
+        local_store.backend.write(path, b"half")
     assert plan_garbage(local_store) == []
     age(local_store)
     garbage = plan_garbage(local_store)
@@ -418,7 +418,7 @@ def test_gc_collects_the_files_of_a_result_that_was_rebuilt(
 def test_gc_leaves_the_files_beside_a_part_record_that_cannot_be_read(local_store: Store, tmp_path: Path) -> None:
     writer = unfinished(local_store, tmp_path, "train", 1)
     local_store.write_run(run("r0", ("train", -1), state="failed"))
-    local_store.files.write(f"{writer.folder}/parts/train-00000.json", b"{}")
+    local_store.backend.write(f"{writer.folder}/parts/train-00000.json", b"{}")
     age(local_store)
     assert plan_garbage(local_store) == []
 
@@ -433,7 +433,7 @@ def test_gc_collects_leases_whose_holders_are_gone(store: Store) -> None:
 
 
 def test_gc_collects_a_lease_that_nobody_could_read_for_long(local_store: Store) -> None:
-    local_store.files.write(f"leases/filter/{key(1)}.json", b"{}")
+    local_store.backend.write(f"leases/filter/{key(1)}.json", b"{}")
     assert plan_garbage(local_store) == []
     age(local_store)
     assert paths(plan_garbage(local_store)) == [f"leases/filter/{key(1)}.json"]
@@ -447,7 +447,7 @@ def test_gc_collects_writes_and_scratch_that_were_left_behind(local_store: Store
         (local_store.scratch("train", key(number)) / "half.bin").write_bytes(b"half")
     (local_store.fetched_root()).mkdir()
     (local_store.fetched_root() / "0f").write_bytes(b"copy")
-    local_store.files.write("scratch/writes/0a", b"cut off")
+    local_store.backend.write("scratch/writes/0a", b"cut off")
     assert plan_garbage(local_store) == []
     age(local_store)
     (local_store.scratch("train", key(3)) / "fresh.bin").write_bytes(b"fresh")
@@ -491,7 +491,7 @@ def test_gc_collects_uploads_that_were_cut_off(s3_url: str, s3_client: Any) -> N
     upload = s3_client.create_multipart_upload(Bucket=bucket, Key=f"{prefix}/artifacts/x")["UploadId"]
     s3_client.upload_part(Bucket=bucket, Key=f"{prefix}/artifacts/x", UploadId=upload, PartNumber=1, Body=b"12345")
     assert collect(store, plan_garbage(store)) == 5  # this server dates all uploads to the year 2010
-    assert list(store.files.unfinished()) == []
+    assert list(store.backend.unfinished()) == []
 
 
 # ---- caution -----------------------------------------------------------------------------------------------
@@ -509,9 +509,9 @@ def test_gc_stops_at_a_record_that_might_protect_something_and_cannot_be_read(
     path = {"pin": "pins/best.json", "run": "runs/r1.json", "manifest": f"{folder('train', 1)}/manifest.json"}[
         what
     ]
-    store.files.write(path, b"{}")
+    store.backend.write(path, b"{}")
     before = everything(store)
-    with pytest.raises(DamagedRecord, match=path):
+    with pytest.raises(CorruptRecordError, match=path):
         plan_garbage(store, keep_runs=0)
     assert everything(store) == before
 
@@ -602,7 +602,7 @@ def test_gc_that_is_cut_off_leaves_artifacts_unfinished_and_never_damaged(
         store = Store(str(tmp_path / f"store{deletions}"))
         make_artifact(store, "filter", key(1), {"a": b"1", "b": b"2"})
         garbage = plan_garbage(store)
-        alive, left = store.files, iter(range(deletions))
+        alive, left = store.backend, iter(range(deletions))
 
         class Dying:
             def __getattr__(self, name: str, alive: Any = alive, left: Any = left) -> Any:
@@ -610,10 +610,10 @@ def test_gc_that_is_cut_off_leaves_artifacts_unfinished_and_never_damaged(
                     raise Killed
                 return getattr(alive, name)
 
-        store.files = Dying()
+        store.backend = Dying()
         with contextlib.suppress(Killed):
             collect(store, garbage)
-        store.files = alive
+        store.backend = alive
         assert (store.find("filter", key(1)) is None) == (deletions > 0)
         writer = ArtifactWriter(store, "filter", key(1))
         assert all(writer.open(file).exists() for part in writer.parts().values() for file in part.files)

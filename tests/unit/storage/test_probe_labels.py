@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 from storage.formats.packed import PackedFormat, PackedSequences, SequenceWriter
 from storage.formats.parquet import METADATA_KEY
 from storage.formats.probes import NO_LABEL, Probes
@@ -118,10 +118,10 @@ def test_probe_labels_that_do_not_fit_the_tokens_are_refused(tmp_path: Path) -> 
     )
     sequences = PackedSequences([tmp_path / "bad"])
     tokens, _ = sequences.rows(np.array([0]))
-    with pytest.raises(DamagedFile, match="found 2 for 4 in sequence 0"):
+    with pytest.raises(CorruptFileError, match="found 2 for 4 in sequence 0"):
         sequences.probe_labels(np.array([0]), tokens)
     pq.write_table(table.drop_columns("labels"), tmp_path / "none", compression="none", use_dictionary=False)
-    with pytest.raises(DamagedFile, match="must have a column of labels"):
+    with pytest.raises(CorruptFileError, match="must have a column of labels"):
         PackedSequences([tmp_path / "none"]).probe_labels(np.array([0]), tokens)
 
 
@@ -138,5 +138,5 @@ def test_packed_sequences_with_impossible_probes_are_refused(tmp_path: Path, ids
         changed = table.replace_schema_metadata({METADATA_KEY: metadata})
         pq.write_table(changed, tmp_path / name, compression="none", use_dictionary=False)
     assert len(PackedSequences([tmp_path / "same"])) == len(PROBED_ROWS)
-    with pytest.raises(DamagedFile, match="must name its probe tokens"):
+    with pytest.raises(CorruptFileError, match="must name its probe tokens"):
         PackedSequences([tmp_path / "bad"])

@@ -23,7 +23,7 @@ from storage.artifacts.records import (
     encode_record,
 )
 from storage.canonical import canonical_json
-from storage.errors import DamagedRecord
+from storage.errors import CorruptRecordError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -84,7 +84,7 @@ def test_record_with_any_byte_changed_is_damaged(mask: int) -> None:
     for position in range(len(data)):
         flipped = bytearray(data)
         flipped[position] ^= mask
-        with pytest.raises(DamagedRecord, match="here"):
+        with pytest.raises(CorruptRecordError, match="here"):
             decode_record(Part, bytes(flipped), "here")
 
 
@@ -96,7 +96,7 @@ def test_record_that_is_cut_short_or_longer_is_damaged() -> None:
         b" " + data,
         b"\xef\xbb\xbf" + data,
     ]:
-        with pytest.raises(DamagedRecord):
+        with pytest.raises(CorruptRecordError):
             decode_record(Part, changed, "here")
 
 
@@ -104,12 +104,12 @@ def test_record_that_is_cut_short_or_longer_is_damaged() -> None:
     "data", [b"", b"null", b"[]", b'"part"', b"\xff\xfe", b"[" * 100_000], ids=lambda d: repr(d[:9])
 )
 def test_record_that_is_something_else_is_damaged(data: bytes) -> None:
-    with pytest.raises(DamagedRecord, match="here"):
+    with pytest.raises(CorruptRecordError, match="here"):
         decode_record(Part, data, "here")
 
 
 def test_record_of_another_kind_is_damaged() -> None:
-    with pytest.raises(DamagedRecord, match=r"must be a manifest record.*'part'"):
+    with pytest.raises(CorruptRecordError, match=r"must be a manifest record.*'part'"):
         decode_record(Manifest, encode_record(PART), "here")
 
 
@@ -150,12 +150,12 @@ def test_record_of_an_older_schema_is_upgraded_step_by_step(
 
 @pytest.mark.parametrize("version", [4, 0, -1, True, "3", None, 2.0], ids=repr)
 def test_record_of_a_schema_that_cannot_be_read_is_refused(version: object) -> None:
-    with pytest.raises(DamagedRecord, match=r"up to 3\), found version"):
+    with pytest.raises(CorruptRecordError, match=r"up to 3\), found version"):
         decode_record(Fruit, written(version, name="pear", seeds=9), "here")
 
 
 def test_record_with_a_field_too_many_is_refused() -> None:
-    with pytest.raises(DamagedRecord, match="field 'taste'"):
+    with pytest.raises(CorruptRecordError, match="field 'taste'"):
         decode_record(Fruit, written(3, name="pear", seeds=9, taste="sweet"), "here")
 
 
@@ -216,7 +216,7 @@ def test_stored_file_outside_its_folder_is_refused(field: str, path: str) -> Non
     del body["record_sha256"]
     checksum = hashlib.sha256(canonical_json(body)).hexdigest()
     text = json.dumps({**body, "record_sha256": checksum}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    with pytest.raises(DamagedRecord, match="relative path"):
+    with pytest.raises(CorruptRecordError, match="relative path"):
         decode_record(Part, text.encode(), "here")
 
 

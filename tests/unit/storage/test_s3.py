@@ -13,11 +13,11 @@ from botocore.exceptions import ClientError
 
 from storage.artifacts.store import Store
 from storage.backends import s3
-from storage.backends.registry import open_files
-from storage.backends.s3 import S3Files
+from storage.backends.registry import open_backend
+from storage.backends.s3 import S3Backend
 from storage.errors import Fault, InputError
 
-CALLS: dict[str, Callable[[S3Files, Path], object]] = {
+CALLS: dict[str, Callable[[S3Backend, Path], object]] = {
     "read": lambda files, local: files.read("a/b"),
     "write": lambda files, local: files.write("a/b", b"x"),
     "create": lambda files, local: files.create("a/b", b"x"),
@@ -50,7 +50,7 @@ def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_s3_sees_what_another_client_writes_and_deletes(s3_url: str) -> None:
-    first, second = S3Files(s3_url), S3Files(s3_url)
+    first, second = S3Backend(s3_url), S3Backend(s3_url)
     first.write("a/1", b"1")
     assert [path for path, *_ in first.list("a")] == ["a/1"]
     with pytest.raises(FileNotFoundError):
@@ -66,7 +66,7 @@ def test_s3_sees_what_another_client_writes_and_deletes(s3_url: str) -> None:
 
 
 def test_s3_works_in_a_forked_child_of_a_process_that_used_it(s3_url: str) -> None:
-    files = S3Files(s3_url)
+    files = S3Backend(s3_url)
     files.write("a/parent", b"from the parent")
     child = os.fork()
     if child == 0:
@@ -79,7 +79,7 @@ def test_s3_works_in_a_forked_child_of_a_process_that_used_it(s3_url: str) -> No
 
 
 def test_s3_works_in_many_threads_at_once(s3_url: str) -> None:
-    files = S3Files(s3_url)
+    files = S3Backend(s3_url)
     wrong: list[object] = []
 
     def work(name: str) -> None:
@@ -98,13 +98,13 @@ def test_s3_works_in_many_threads_at_once(s3_url: str) -> None:
 
 
 def test_s3_store_may_be_a_whole_bucket(s3_url: str) -> None:
-    files = open_files(s3_url.removesuffix("/some/prefix"))
+    files = open_backend(s3_url.removesuffix("/some/prefix"))
     files.write("a/b", b"x")
     assert [path for path, *_ in files.list("")] == [path for path, *_ in files.list("a")] == ["a/b"]
 
 
 def test_s3_leaves_out_the_objects_that_stand_for_folders(s3_url: str, s3_client: Any) -> None:
-    files = S3Files(s3_url)
+    files = S3Backend(s3_url)
     files.write("pins/a.json", b"x")
     for name in ("pins/", "pins/folder/"):
         s3_client.put_object(Bucket=files.bucket, Key=f"{files.folder}/{name}", Body=b"")
@@ -112,7 +112,7 @@ def test_s3_leaves_out_the_objects_that_stand_for_folders(s3_url: str, s3_client
 
 
 def test_s3_prefix_with_files_is_not_a_file(s3_url: str) -> None:
-    files = S3Files(s3_url)
+    files = S3Backend(s3_url)
     files.write("a/b/c", b"x")
     for call in (files.size, files.read, files.digest):
         with pytest.raises(FileNotFoundError):
@@ -120,7 +120,7 @@ def test_s3_prefix_with_files_is_not_a_file(s3_url: str) -> None:
 
 
 def test_s3_hashes_an_object_piece_by_piece(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = S3Files(s3_url)
+    files = S3Backend(s3_url)
     for size in (0, 6, 7, 8):
         data = bytes(range(size))
         files.write("a", data)
@@ -129,7 +129,7 @@ def test_s3_hashes_an_object_piece_by_piece(s3_url: str, monkeypatch: pytest.Mon
 
 
 def test_s3_finds_uploads_that_were_cut_off_and_removes_them(s3_url: str, s3_client: Any) -> None:
-    files = S3Files(s3_url)
+    files = S3Backend(s3_url)
     started = {}
     for key in (f"{files.folder}/data/a?b=c.bin", f"{files.folder}/data/z", "elsewhere/data"):
         upload = s3_client.create_multipart_upload(Bucket=files.bucket, Key=key)["UploadId"]
@@ -159,7 +159,7 @@ def test_s3_finds_uploads_that_were_cut_off_and_removes_them(s3_url: str, s3_cli
     ids=["EINVAL", "exists", "conflict"],
 )
 def test_s3_create_that_is_refused_says_so(s3_url: str, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
-    files = S3Files(s3_url)
+    files = S3Backend(s3_url)
     files.write("a", b"theirs")
     if error.errno == errno.EIO:
         answer = {"Error": {"Code": "ConditionalRequestConflict"}}
@@ -176,7 +176,7 @@ def test_s3_create_that_is_refused_says_so(s3_url: str, monkeypatch: pytest.Monk
 
 
 def test_s3_create_that_fails_for_another_reason_is_a_fault(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = S3Files(s3_url)
+    files = S3Backend(s3_url)
 
     def refuse(*arguments: object, **options: object) -> None:
         answer = {"Error": {"Code": "InvalidArgument"}}
@@ -198,18 +198,18 @@ def test_s3_server_that_is_gone_is_a_fault(
         unused.bind(("127.0.0.1", 0))
         s3_settings(f"http://127.0.0.1:{unused.getsockname()[1]}")
     with pytest.raises(Fault, match=r"store must answer.*AWS_ENDPOINT_URL"):
-        CALLS[call](S3Files("s3://bucket/prefix"), local)
+        CALLS[call](S3Backend("s3://bucket/prefix"), local)
     assert local.exists()
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_s3_bucket_that_is_missing_is_a_fault(call: str, local: Path, s3_url: str) -> None:
     with pytest.raises(Fault, match="create the bucket"):
-        CALLS[call](S3Files("s3://no-such-bucket/prefix"), local)
+        CALLS[call](S3Backend("s3://no-such-bucket/prefix"), local)
 
 
 def test_s3_local_file_that_is_missing_is_a_fault(local: Path, s3_url: str) -> None:
-    files = S3Files(s3_url)
+    files = S3Backend(s3_url)
     files.write("a/b", b"x")
     with pytest.raises(Fault, match="nowhere"):
         files.put(local.parent / "nowhere", "a/b")
@@ -221,13 +221,13 @@ def test_s3_without_credentials_is_a_fault(s3_url: str, monkeypatch: pytest.Monk
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(Fault, match="check AWS_ACCESS_KEY_ID"):
-        S3Files(s3_url).read("a")
+        S3Backend(s3_url).read("a")
 
 
 def test_s3_endpoint_that_is_no_address_is_a_fault(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
     with pytest.raises(Fault, match="AWS_ENDPOINT_URL"):
-        S3Files(s3_url).read("a")
+        S3Backend(s3_url).read("a")
 
 
 class FaultServer:
@@ -283,13 +283,13 @@ def test_s3_server_that_only_fails_is_a_fault_after_few_requests(
     fault_server.code = code
     fault_server.status = 500 if code == "InternalError" else 503
     with pytest.raises(Fault, match="store must answer"):
-        CALLS[call](S3Files("s3://bucket/prefix"), local)
+        CALLS[call](S3Backend("s3://bucket/prefix"), local)
     assert 1 < fault_server.requests <= 2 * s3.TRIES
 
 
 def test_s3_server_that_fails_for_a_moment_is_asked_again(fault_server: FaultServer) -> None:
     fault_server.failures = s3.TRIES - 1
-    assert S3Files("s3://bucket/prefix").read("a") == b"ok"
+    assert S3Backend("s3://bucket/prefix").read("a") == b"ok"
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_s3_that_refuses_the_credentials_is_a_fault_at_once(
 ) -> None:
     fault_server.status, fault_server.code = 403, code
     with pytest.raises(Fault, match="check AWS_ACCESS_KEY_ID"):
-        CALLS[call](S3Files("s3://bucket/prefix"), local)
+        CALLS[call](S3Backend("s3://bucket/prefix"), local)
     assert fault_server.requests == 1
 
 
@@ -329,5 +329,5 @@ def test_store_on_a_server_that_is_down_finds_a_fault_and_not_nothing(
 
 def test_s3_url_with_credentials_is_refused_without_repeating_them() -> None:
     with pytest.raises(InputError, match="must not contain credentials") as refused:
-        open_files("s3://key:hidden@bucket/prefix")
+        open_backend("s3://key:hidden@bucket/prefix")
     assert "hidden" not in str(refused.value)

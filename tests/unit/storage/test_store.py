@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from storage.artifacts.records import Run, StoredFile, decode_record, encode_record
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import DamagedFile, DamagedRecord, InputError
+from storage.errors import CorruptFileError, CorruptRecordError, InputError
 
 REPOSITORY = Path(__file__).parents[3]
 MakeArtifact = Callable[..., Artifact]
@@ -88,7 +88,7 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         files = self.local_files(roles, content)
         writer = self.writer(key)
-        alive = writer.store.files
+        alive = writer.store.backend
         left = iter(range(changes))
 
         class Dying:
@@ -97,12 +97,12 @@ class StoreMachine(RuleBasedStateMachine):
                     raise Killed
                 return getattr(alive, name)
 
-        writer.store.files = Dying()
+        writer.store.backend = Dying()
         try:
             with contextlib.suppress(Killed):
                 writer.commit(part, files, counts={"bytes": len(content)})
         finally:
-            writer.store.files = alive
+            writer.store.backend = alive
         if changes > len(roles):  # the record was written too
             self.parts(key)[part] = {role: role.encode() + content for role in roles}
         self.writers[key] = ArtifactWriter(self.store, "filter", key)
@@ -129,7 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
         if record is None or (manifest is not None and record.files[0] in manifest.files):
             return
         path = f"{self.writer(key).folder}/{record.files[0].path}"
-        self.store.files.write(path, self.store.files.read(path)[:-1])
+        self.store.backend.write(path, self.store.backend.read(path)[:-1])
         del self.parts(key)[part]
         self.writer(key).parts()
 
@@ -213,17 +213,17 @@ def test_find_of_an_artifact_that_is_not_whole_is_an_error_that_names_the_file(
     file = getattr(artifact.manifest, which)[0]
     path = f"artifacts/filter/{'0' * 16}/{file.path}"
     if how == "missing":
-        store.files.delete(path)
+        store.backend.delete(path)
     else:
-        store.files.write(path, b"x")
-    with pytest.raises(DamagedFile, match=file.path):
+        store.backend.write(path, b"x")
+    with pytest.raises(CorruptFileError, match=file.path):
         store.find("filter", "0" * 16)
 
 
 def test_find_with_a_damaged_manifest_is_an_error_that_names_it(store: Store, make_artifact: MakeArtifact) -> None:
     make_artifact(store, "filter", "0" * 16)
-    store.files.write(f"artifacts/filter/{'0' * 16}/manifest.json", b"{}")
-    with pytest.raises(DamagedRecord, match=r"manifest\.json"):
+    store.backend.write(f"artifacts/filter/{'0' * 16}/manifest.json", b"{}")
+    with pytest.raises(CorruptRecordError, match=r"manifest\.json"):
         store.find("filter", "0" * 16)
     assert list(store.manifests()) == []
 
@@ -232,7 +232,7 @@ def test_find_of_a_copied_manifest_is_an_error(local_store: Store, make_artifact
     make_artifact(local_store, "filter", "a" * 16)
     root = Path(local_store.url, "artifacts", "filter")
     shutil.copytree(root / ("a" * 16), root / ("b" * 16))
-    with pytest.raises(DamagedRecord, match=f"must describe filter/{'b' * 16}"):
+    with pytest.raises(CorruptRecordError, match=f"must describe filter/{'b' * 16}"):
         local_store.find("filter", "b" * 16)
 
 
@@ -240,7 +240,7 @@ class Interrupting:
     """A place for files in which something else happens just before the first listing."""
 
     def __init__(self, store: Store, event: Callable[[], object]) -> None:
-        self.files = store.files
+        self.files = store.backend
         self.event: Callable[[], object] | None = event
 
     def __getattr__(self, name: str) -> object:
@@ -254,7 +254,7 @@ def test_find_of_an_artifact_that_is_removed_meanwhile_is_none(
     local_store: Store, make_artifact: MakeArtifact
 ) -> None:
     artifact = make_artifact(local_store, "filter", "0" * 16)
-    local_store.files = Interrupting(local_store, lambda: shutil.rmtree(artifact.url))
+    local_store.backend = Interrupting(local_store, lambda: shutil.rmtree(artifact.url))
     assert local_store.find("filter", "0" * 16) is None
 
 
@@ -267,9 +267,9 @@ def test_find_of_an_artifact_that_is_rebuilt_meanwhile_is_the_new_one(
     def rebuild() -> None:
         ArtifactWriter(other, "filter", "0" * 16).forget_parts()
         make_artifact(other, "filter", "0" * 16, {"a": b"new"})
-        other.files.delete(f"artifacts/filter/{'0' * 16}/{old.manifest.files[0].path}")
+        other.backend.delete(f"artifacts/filter/{'0' * 16}/{old.manifest.files[0].path}")
 
-    local_store.files = Interrupting(local_store, rebuild)
+    local_store.backend = Interrupting(local_store, rebuild)
     found = local_store.find("filter", "0" * 16)
     assert found is not None
     assert contents(found) == {"a": b"new"}
@@ -280,12 +280,12 @@ def test_find_does_not_trust_a_listing_that_lags_behind(local_store: Store, make
 
     class Lagging:
         def __init__(self) -> None:
-            self.files = local_store.files
+            self.files = local_store.backend
 
         def __getattr__(self, name: str) -> object:
             return (lambda folder: iter(())) if name == "list" else getattr(self.files, name)
 
-    local_store.files = Lagging()
+    local_store.backend = Lagging()
     assert local_store.find("filter", "0" * 16) == artifact
 
 
@@ -299,10 +299,10 @@ def test_file_with_a_flipped_byte_is_not_opened(local_store: Store, make_artifac
     data = bytearray(path.read_bytes())
     data[3] ^= 4
     path.write_bytes(data)
-    with pytest.raises(DamagedFile, match="found sha256"):
+    with pytest.raises(CorruptFileError, match="found sha256"):
         artifact.open(file)
     path.unlink()
-    with pytest.raises(DamagedFile, match="found no file"):
+    with pytest.raises(CorruptFileError, match="found no file"):
         artifact.open(file)
 
 
@@ -312,7 +312,7 @@ def test_file_that_was_checked_is_checked_again_for_another_checksum(
     artifact = make_artifact(local_store, "filter", "0" * 16)
     (file,) = artifact.manifest.files
     artifact.open(file)
-    with pytest.raises(DamagedFile):
+    with pytest.raises(CorruptFileError):
         artifact.open(file.model_copy(update={"sha256": "0" * 64}))
 
 
@@ -321,7 +321,7 @@ def test_only_file_of_a_role_is_the_only_one(local_store: Store, make_artifact: 
     two = make_artifact(local_store, "filter", "2" * 16, {"a": b"1", "b": b"2"})
     assert one.file("text").part == "a"
     for artifact, role in ((two, "text"), (one, "weights")):
-        with pytest.raises(DamagedFile, match=f"one file of role '{role}'"):
+        with pytest.raises(CorruptFileError, match=f"one file of role '{role}'"):
             artifact.file(role)
 
 
@@ -339,8 +339,8 @@ def test_remote_file_is_fetched_once_and_again_when_the_copy_is_damaged(
         copy.write_bytes(damage)
         assert artifact.open(file).read_bytes() == b"content"
     copy.unlink()
-    store.files.write(f"artifacts/filter/{'0' * 16}/{file.path}", b"CONTENT")
-    with pytest.raises(DamagedFile, match="found sha256"):
+    store.backend.write(f"artifacts/filter/{'0' * 16}/{file.path}", b"CONTENT")
+    with pytest.raises(CorruptFileError, match="found sha256"):
         artifact.open(file)
 
 
@@ -381,7 +381,7 @@ def test_remote_folder_heals_when_a_copy_is_damaged(
     assert (artifact.open_folder("huggingface") / "sub" / "weights").read_bytes() == b"weights"
 
 
-# ---- places ----------------------------------------------------------------------------------------------------
+# ---- where files lie ----------------------------------------------------------------------------------------------------
 
 
 def test_store_of_a_relative_path_is_the_same_in_a_process_elsewhere(
@@ -451,8 +451,8 @@ def test_pin_of_what_is_not_there_is_refused(store: Store) -> None:
 def test_pin_that_cannot_be_read_is_an_error(store: Store, make_artifact: MakeArtifact) -> None:
     make_artifact(store, "filter", "a" * 16)
     store.write_pin("best", "filter", "a" * 16)
-    store.files.write("pins/best.json", b"{}")
-    with pytest.raises(DamagedRecord, match=r"pins/best\.json"):
+    store.backend.write("pins/best.json", b"{}")
+    with pytest.raises(CorruptRecordError, match=r"pins/best\.json"):
         store.pins()
 
 
@@ -474,7 +474,7 @@ def test_runs_are_listed_oldest_first_whatever_their_names(store: Store) -> None
         store.write_run(each)
     assert list(store.runs()) == runs
     store.write_run(runs[0].model_copy(update={"state": "failed"}))
-    store.files.write("runs/a.json", b"damaged")
+    store.backend.write("runs/a.json", b"damaged")
     assert [(each.run_id, each.state) for each in store.runs()] == [("z", "failed"), ("m", "done")]
 
 
@@ -507,11 +507,11 @@ def test_stored_file_of_a_hostile_store_cannot_leave_its_folder(
     artifact = make_artifact(local_store, "filter", "0" * 16)
     path = f"artifacts/filter/{'0' * 16}/manifest.json"
     evil = StoredFile.model_construct(part="a", role="text", path="../../../secret", bytes=1, sha256="0" * 64)
-    local_store.files.write(path, encode_record(artifact.manifest.model_copy(update={"files": (evil,)})))
-    with pytest.raises(DamagedRecord, match="relative path"):
+    local_store.backend.write(path, encode_record(artifact.manifest.model_copy(update={"files": (evil,)})))
+    with pytest.raises(CorruptRecordError, match="relative path"):
         local_store.find("filter", "0" * 16)
-    with pytest.raises(DamagedRecord):
-        decode_record(type(artifact.manifest), local_store.files.read(path), path)
+    with pytest.raises(CorruptRecordError):
+        decode_record(type(artifact.manifest), local_store.backend.read(path), path)
 
 
 # ---- what importing the store costs ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 from storage.formats.token_archive import TokenArchive, TokenArchiveWriter
 from storage.formats.tokens import TokenFormat
 
@@ -100,7 +100,7 @@ def test_archive_whose_documents_do_not_end_with_eot_is_refused(tmp_path: Path, 
     count = len(tokens)
     table = pa.table([["id"] * count, ["subset"] * count, [1] * count, tokens], schema=schema)
     pq.write_table(table, tmp_path / "bad")
-    with pytest.raises(DamagedFile, match="EOT"):
+    with pytest.raises(CorruptFileError, match="EOT"):
         list(TokenArchive(tmp_path / "bad").row_groups())
 
 

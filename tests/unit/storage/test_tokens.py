@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 from storage.formats.packed import PackedFormat, PackedSequences, SequenceWriter
 from storage.formats.parquet import METADATA_KEY
 from storage.formats.tokens import TokenFormat
@@ -196,7 +196,7 @@ def test_packed_sequences_no_files_are_refused() -> None:
 def test_packed_sequences_files_of_different_formats_are_refused(tmp_path: Path, other: PackedFormat) -> None:
     write_sequences(tmp_path / "a", random_rows(3, 5, 9))
     write_sequences(tmp_path / "b", random_rows(3, other.row_tokens, 9), other.sequence_length, other.tokens)
-    with pytest.raises(DamagedFile, match="must have the format of"):
+    with pytest.raises(CorruptFileError, match="must have the format of"):
         PackedSequences([tmp_path / "a", tmp_path / "b"])
 
 
@@ -217,7 +217,7 @@ def test_packed_sequences_same_table_in_another_layout_is_refused(tmp_path: Path
     pq.write_table(table, tmp_path / "same", **defaults)
     assert len(PackedSequences([tmp_path / "same"])) == 40  # nothing but the option makes the difference
     pq.write_table(table, tmp_path / "bad", **{**defaults, **options})
-    with pytest.raises(DamagedFile, match="one plain page"):
+    with pytest.raises(CorruptFileError, match="one plain page"):
         PackedSequences([tmp_path / "bad"])
 
 
@@ -226,7 +226,7 @@ def test_packed_sequences_nullable_tokens_are_refused(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "good")
     schema = table.schema.set(0, pa.field("tokens", pa.binary(10), nullable=True))
     pq.write_table(table.cast(schema), tmp_path / "bad", compression="none", use_dictionary=False)
-    with pytest.raises(DamagedFile, match="one plain page"):
+    with pytest.raises(CorruptFileError, match="one plain page"):
         PackedSequences([tmp_path / "bad"])
 
 
@@ -250,7 +250,7 @@ def test_packed_sequences_with_another_description_are_refused(tmp_path: Path, d
     pq.write_table(
         table.replace_schema_metadata(metadata), tmp_path / "bad", compression="none", use_dictionary=False
     )
-    with pytest.raises(DamagedFile):
+    with pytest.raises(CorruptFileError):
         PackedSequences([tmp_path / "bad"])
 
 
@@ -259,7 +259,7 @@ def test_packed_sequences_cut_or_foreign_file_is_refused(tmp_path: Path) -> None
     data = (tmp_path / "good").read_bytes()
     for damaged in (data[:-3], b"", b"PAR1", b"text" * 100):
         (tmp_path / "bad").write_bytes(damaged)
-        with pytest.raises(DamagedFile, match="must be a Parquet file"):
+        with pytest.raises(CorruptFileError, match="must be a Parquet file"):
             PackedSequences([tmp_path / "bad"])
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from storage.artifacts.records import encode_record
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
-from storage.backends.base import Files
-from storage.errors import DamagedFile, InputError
+from storage.backends.base import StoreBackend
+from storage.errors import CorruptFileError, InputError
 
 STAGE, KEY = "filter", "0123456789abcdef"
 
@@ -147,7 +147,7 @@ def test_folder_is_given_back_as_it_was(writer: ArtifactWriter, tmp_path: Path, 
             path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
         }
         assert found == contents
-    with pytest.raises(DamagedFile, match="huggingfac'"):
+    with pytest.raises(CorruptFileError, match="huggingfac'"):
         artifact.open_folder("huggingfac")
 
 
@@ -199,13 +199,13 @@ def test_writer_works_in_another_process_as_the_same_attempt(writer: ArtifactWri
 
 
 def damage(store: Store, path: str, how: str) -> None:
-    data = store.files.read(path)
+    data = store.backend.read(path)
     if how == "missing":
-        store.files.delete(path)
+        store.backend.delete(path)
     elif how == "cut":
-        store.files.write(path, data[:-1])
+        store.backend.write(path, data[:-1])
     else:
-        store.files.write(path, data[:-1] + bytes([data[-1] ^ 1]))
+        store.backend.write(path, data[:-1] + bytes([data[-1] ^ 1]))
 
 
 @pytest.mark.parametrize("how", ["missing", "cut", "flipped"])
@@ -233,7 +233,7 @@ def test_part_of_this_attempt_whose_file_is_gone_is_dropped(
 @pytest.mark.parametrize("content", [b"", b"{}", b"half"])
 def test_part_whose_record_is_damaged_is_dropped(writer: ArtifactWriter, file: MakeFile, content: bytes) -> None:
     writer.commit("a", {"documents": file()})
-    writer.store.files.write(f"{writer.folder}/parts/a.json", content)
+    writer.store.backend.write(f"{writer.folder}/parts/a.json", content)
     assert writer.part("a") is None
     assert writer.parts() == {}
     assert writer.store.paths(f"{writer.folder}/parts") == []
@@ -241,7 +241,7 @@ def test_part_whose_record_is_damaged_is_dropped(writer: ArtifactWriter, file: M
 
 def test_part_record_under_another_name_is_dropped(writer: ArtifactWriter, file: MakeFile) -> None:
     part = writer.commit("a", {"documents": file()})
-    writer.store.files.write(f"{writer.folder}/parts/b.json", encode_record(part))
+    writer.store.backend.write(f"{writer.folder}/parts/b.json", encode_record(part))
     assert set(writer.parts()) == {"a"}
     assert writer.store.paths(f"{writer.folder}/parts") == [f"{writer.folder}/parts/a.json"]
 
@@ -249,7 +249,7 @@ def test_part_record_under_another_name_is_dropped(writer: ArtifactWriter, file:
 class Dying:
     """A place for files whose user is killed after a number of changes."""
 
-    def __init__(self, files: Files, changes: int) -> None:
+    def __init__(self, files: StoreBackend, changes: int) -> None:
         self.files = files
         self.changes = changes
 
@@ -274,14 +274,14 @@ def test_part_committed_again_is_the_old_or_the_new_one_whenever_the_writer_dies
     # A checkpoint under one name: losing both the old and the new would cost the whole training.
     writer = ArtifactWriter(store, STAGE, KEY)
     writer.commit("checkpoint", {"weights": file(b"old"), "state": file(b"1")})
-    alive = store.files
-    store.files = Dying(alive, changes)
+    alive = store.backend
+    store.backend = Dying(alive, changes)
     died = False
     try:
         writer.commit("checkpoint", {"weights": file(b"newer"), "state": file(b"22")})
     except KeyboardInterrupt:
         died = True
-    store.files = alive
+    store.backend = alive
     assert died == (changes < 5)  # two files, the record, and two files less
     part = ArtifactWriter(store, STAGE, KEY).parts()["checkpoint"]
     found = {stored.role: writer.open(stored).read_bytes() for stored in part.files}
@@ -329,7 +329,7 @@ def test_discard_beside_a_damaged_manifest_keeps_the_files_that_it_may_name(
     local_writer: ArtifactWriter, file: MakeFile
 ) -> None:
     local_writer.commit("a", {"documents": file()})
-    local_writer.store.files.write(f"{local_writer.folder}/manifest.json", b"damaged")
+    local_writer.store.backend.write(f"{local_writer.folder}/manifest.json", b"damaged")
     local_writer.discard("a")
     assert len(local_writer.store.paths(f"{local_writer.folder}/data")) == 1
 
@@ -401,7 +401,7 @@ def test_publish_of_what_is_not_there_is_refused(
 ) -> None:
     part = writer.commit("a", {"documents": file()})
     damage(writer.store, f"{writer.folder}/{part.files[0].path}", how)
-    with pytest.raises(DamagedFile):
+    with pytest.raises(CorruptFileError):
         publish(writer, parts=[part])
     assert writer.store.find(STAGE, KEY) is None
 
@@ -464,7 +464,7 @@ class Turns:
 class Scheduled:
     """A place for files in which a worker makes changes only when it is its turn."""
 
-    def __init__(self, files: Files, worker: str, turns: Turns) -> None:
+    def __init__(self, files: StoreBackend, worker: str, turns: Turns) -> None:
         self.files = files
         self.worker = worker
         self.turns = turns
@@ -499,7 +499,7 @@ def run_two_writers(folder: Path, schedule: str, publish: Publish, *, same_conte
     def work(worker: str) -> None:
         try:
             own = Store(str(root / "store"))
-            own.files = Scheduled(own.files, worker, turns)
+            own.backend = Scheduled(own.backend, worker, turns)
             writer = ArtifactWriter(own, STAGE, KEY)
 
             def commit(part: str) -> None:

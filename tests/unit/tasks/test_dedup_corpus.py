@@ -9,7 +9,7 @@ from datatrove.utils.text import simplify_text
 
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 from storage.formats.documents import Document, DocumentWriter, read_documents
 from storage.formats.minhash import MinHash
 from storage.formats.signatures import SignatureWriter
@@ -242,8 +242,8 @@ def test_resumed_dedup_does_only_what_is_missing(tmp_path: Path) -> None:
     corpus = make_filtered(tmp_path, some_shards(7))
     whole = run_dedup(corpus)
     folder = f"artifacts/dedup/{whole.manifest.key}"
-    corpus.store.files.delete(f"{folder}/manifest.json")  # as if it had been killed
-    corpus.store.files.delete(f"{folder}/parts/train-00001.json")
+    corpus.store.backend.delete(f"{folder}/manifest.json")  # as if it had been killed
+    corpus.store.backend.delete(f"{folder}/parts/train-00001.json")
 
     resumed = run_dedup(corpus)
 
@@ -266,14 +266,14 @@ def test_signatures_of_two_layouts_are_refused(tmp_path: Path) -> None:
     texts = [("S", random_text(Random(9)))]
     corpus = make_filtered(tmp_path, {"train-00000": texts, "val-00000": texts}, {"val-00000": MinHash(seed=2)})
 
-    with pytest.raises(DamagedFile, match="one layout"):
+    with pytest.raises(CorruptFileError, match="one layout"):
         run_dedup(corpus)
 
 
 def test_shard_with_more_documents_than_signatures_is_refused(tmp_path: Path) -> None:
     corpus = make_filtered(tmp_path, {"train-00000": [("S", "a"), ("S", "b")]}, signed=1)
 
-    with pytest.raises(DamagedFile, match="1 signatures, found 2"):
+    with pytest.raises(CorruptFileError, match="1 signatures, found 2"):
         run_dedup(corpus)
 
 

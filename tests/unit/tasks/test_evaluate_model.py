@@ -21,10 +21,10 @@ from model.pretrained.weights import TrainedModel, load_model, save_description
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
-from storage.errors import DamagedFile, Fault, InputError
+from storage.errors import CorruptFileError, Fault, InputError
 from storage.formats.documents import Document, DocumentWriter
 from storage.formats.tokens import EOT
-from tasks.core.context import TABLES, Build
+from tasks.core.context import TABLES, StageContext
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, StageResult
@@ -264,12 +264,14 @@ def test_killed_after_the_measurement_keeps_it_and_still_reports(
 ) -> None:
     told: list[str] = []
     writer = ArtifactWriter(store, STAGE.name, "fedcba9876543210")
-    build = Build(writer, Execution(threads=1, device="cpu"), lambda done, total, unit: told.append(unit))
-    (first,) = evaluate_model(CONFIG, **inputs, build=build)
+    context = StageContext(writer, Execution(threads=1, device="cpu"), lambda done, total, unit: told.append(unit))
+    (first,) = evaluate_model(CONFIG, **inputs, context=context)
     assert set(told) == {"tokens"}
     told.clear()
-    again = Build(ArtifactWriter(store, STAGE.name, "fedcba9876543210"), build.execution, build.progress)
-    assert evaluate_model(CONFIG, **inputs, build=again) == [first]
+    again = StageContext(
+        ArtifactWriter(store, STAGE.name, "fedcba9876543210"), context.execution, context.progress
+    )
+    assert evaluate_model(CONFIG, **inputs, context=again) == [first]
     assert told == []
     assert {report.role for report in again.finish_reports()} == {"report.md", "samples.txt", "loss.png", TABLES}
 
@@ -345,7 +347,7 @@ def test_damaged_weights_are_refused(store: Store, inputs: dict[str, Artifact]) 
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(DamagedFile, match="found sha256"):
+    with pytest.raises(CorruptFileError, match="found sha256"):
         run(store, inputs)
 
 

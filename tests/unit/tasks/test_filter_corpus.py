@@ -207,8 +207,8 @@ def test_resumed_filter_does_only_what_is_missing(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, {f"train-{n:05d}": PAIRS * (n + 1) for n in range(4)})
     whole = run_filter(corpus)
     folder = f"artifacts/filter/{whole.manifest.key}"
-    corpus.store.files.delete(f"{folder}/manifest.json")  # as if it had been killed
-    corpus.store.files.delete(f"{folder}/parts/train-00002.json")
+    corpus.store.backend.delete(f"{folder}/manifest.json")  # as if it had been killed
+    corpus.store.backend.delete(f"{folder}/parts/train-00002.json")
 
     resumed = run_filter(corpus)
 

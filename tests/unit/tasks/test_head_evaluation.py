@@ -349,7 +349,7 @@ def test_train_split_without_labels_has_no_baselines(store: Store, make: Make) -
 
 def test_lost_manifest_of_the_packed_sequences_is_refused(store: Store, make: Make) -> None:
     inputs = make()
-    store.files.delete(f"artifacts/pack/{inputs['model'].manifest.inputs['sequences'].key}/manifest.json")
+    store.backend.delete(f"artifacts/pack/{inputs['model'].manifest.inputs['sequences'].key}/manifest.json")
     with pytest.raises(InputError, match=r"the labels of train/.* but pack/0123456789abcdef"):
         run(store, inputs)
 

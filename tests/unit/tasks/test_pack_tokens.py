@@ -241,8 +241,8 @@ def test_pack_interrupted_keeps_finished_parts(store: Store) -> None:
     corpus = make_corpus({"train-00000": 200, "train-00001": 100})
     first = pack(store, corpus)
     folder = f"artifacts/pack/{first.manifest.key}"
-    store.files.delete(f"{folder}/manifest.json")
-    store.files.delete(f"{folder}/parts/train-00001.json")
+    store.backend.delete(f"{folder}/manifest.json")
+    store.backend.delete(f"{folder}/parts/train-00001.json")
     again = pack(store, corpus)
     assert again.content_digest == first.content_digest
     assert again.files(SEQUENCES)[0].path == first.files(SEQUENCES)[0].path

@@ -20,10 +20,10 @@ from model.pretrained.weights import TrainedModel, load_model, save_description
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
-from storage.errors import DamagedFile, Fault, InputError
+from storage.errors import CorruptFileError, Fault, InputError
 from storage.formats.documents import Document, DocumentWriter
 from storage.formats.tokens import EOT, FIELD, TONE
-from tasks.core.context import TABLES, Build
+from tasks.core.context import TABLES, StageContext
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, StageResult
@@ -259,17 +259,17 @@ def test_model_card_without_languages_and_prompts_is_complete(
 def test_killed_after_the_commit_keeps_the_folder_and_checks_it_again(
     store: Store, inputs: dict[str, Artifact]
 ) -> None:
-    def build() -> Build:
-        return Build(
+    def build() -> StageContext:
+        return StageContext(
             ArtifactWriter(store, STAGE.name, "fedcba9876543210"),
             Execution(threads=1),
             lambda done, total, unit: None,
         )
 
-    first, second = build(), build()
-    (part,) = publish_model(CONFIG, **inputs, build=first)
-    assert publish_model(CONFIG, **inputs, build=second) == [part]
-    reports = [build.finish_reports()[0].sha256 for build in (first, second)]
+    first, second = context(), context()
+    (part,) = publish_model(CONFIG, **inputs, context=first)
+    assert publish_model(CONFIG, **inputs, context=second) == [part]
+    reports = [context.finish_reports()[0].sha256 for context in (first, second)]
     assert reports[0] == reports[1]
 
 
@@ -277,7 +277,7 @@ def test_corrupt_weights_are_refused_and_nothing_is_published(store: Store, inpu
     trained = inputs["model"]
     path = trained.open(trained.file("weights"))
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    with pytest.raises(DamagedFile, match="found sha256"):
+    with pytest.raises(CorruptFileError, match="found sha256"):
         run(store, inputs)
     assert not [path for path in store.paths("artifacts/publish") if "/parts/" in path or "manifest" in path]
 

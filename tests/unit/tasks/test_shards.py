@@ -13,7 +13,7 @@ import tasks
 from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.execution import Execution
 from tasks.executors.local import for_each_shard
 
@@ -31,9 +31,9 @@ class Note:
         (self.folder / item).write_text(str(os.getpid()))
 
 
-def make_build(folder: Path, workers: int) -> Build:
+def make_build(folder: Path, workers: int) -> StageContext:
     writer = ArtifactWriter(Store(str(folder / "store")), "filter", "0" * 16)
-    return Build(writer, Execution(workers=workers), lambda done, total, unit: None)
+    return StageContext(writer, Execution(workers=workers), lambda done, total, unit: None)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -60,7 +60,7 @@ from pathlib import Path
 
 from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
-from tasks.core.context import Build
+from tasks.core.context import StageContext
 from tasks.core.execution import Execution
 from tasks.executors.local import for_each_shard
 
@@ -74,7 +74,7 @@ class Work:
 
 if __name__ == "__main__":
     writer = ArtifactWriter(Store(sys.argv[1]), "filter", "0" * 16)
-    build = Build(writer, Execution(workers=3), lambda done, total, unit: None)
+    build = StageContext(writer, Execution(workers=3), lambda done, total, unit: None)
     for_each_shard(build, sys.argv[2:], Work())
 """
 

@@ -9,7 +9,7 @@ from datatrove.utils.text import simplify_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.errors import DamagedFile
+from storage.errors import CorruptFileError
 from storage.formats.minhash import MinHash
 from storage.formats.signatures import SignatureWriter, read_layout, read_signatures
 from tasks.filter.signatures import (
@@ -170,5 +170,5 @@ def test_file_that_names_no_layout_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("no Parquet at all")
 
     for name in ("nameless.parquet", "text.parquet"):
-        with pytest.raises(DamagedFile, match="layout"):
+        with pytest.raises(CorruptFileError, match="layout"):
             read_layout(tmp_path / name)

@@ -12,8 +12,8 @@ from storage.artifacts.lease import Lease
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact, Store
 from storage.config import Config
-from storage.errors import InputError, LeaseLost
-from tasks.core.context import TABLES, Build
+from storage.errors import InputError, LeaseLostError
+from tasks.core.context import TABLES, StageContext
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, Stage
@@ -24,16 +24,16 @@ class LinesConfig(Config):
     lines: int = 3
     prefix: str = "line"
     folder: str = ""
-    places = frozenset({"folder"})
+    excluded_from_key = frozenset({"folder"})
 
 
-def write_lines(config: LinesConfig, *, build: Build) -> list[Part]:
+def write_lines(config: LinesConfig, *, context: StageContext) -> list[Part]:
     parts = []
     for number in range(config.lines):
-        local = build.writer.scratch() / f"{number}.txt"
+        local = context.writer.scratch() / f"{number}.txt"
         local.write_text(f"{config.prefix} {number}\n")
-        parts.append(build.writer.commit(f"train-{number:05d}", {"documents": local}, counts={"documents": 1}))
-    build.table("Lines", [{"lines": config.lines}])
+        parts.append(context.writer.commit(f"train-{number:05d}", {"documents": local}, counts={"documents": 1}))
+    context.table("Lines", [{"lines": config.lines}])
     return parts
 
 
@@ -41,13 +41,13 @@ class LengthConfig(Config):
     fail: bool = False
 
 
-def measure(config: LengthConfig, corpus: Artifact, *, build: Build) -> list[Part]:
+def measure(config: LengthConfig, corpus: Artifact, *, context: StageContext) -> list[Part]:
     if config.fail:
         raise InputError("the lines must be shorter")
     lengths = [len(corpus.open(file).read_text()) for file in corpus.files("documents")]
-    local = build.writer.scratch() / "lengths.json"
+    local = context.writer.scratch() / "lengths.json"
     local.write_text(json.dumps(lengths))
-    return [build.writer.commit("lengths", {"lengths": local}, counts={"bytes": sum(lengths)})]
+    return [context.writer.commit("lengths", {"lengths": local}, counts={"bytes": sum(lengths)})]
 
 
 LINES = Stage(name="lines", version=1, config=LinesConfig, build=write_lines)
@@ -104,9 +104,9 @@ def test_stage_that_fails_leaves_no_manifest_and_no_lease(context: RunContext) -
 
 
 def run_slow_stage(url: str, order: str, barrier: object, results: object) -> None:
-    def slow(config: LinesConfig, *, build: Build) -> list[Part]:
+    def slow(config: LinesConfig, *, context: StageContext) -> list[Part]:
         time.sleep(0.5)
-        return write_lines(config, build=build)
+        return write_lines(config, context=context)
 
     stage = Stage(name="lines", version=1, config=LinesConfig, build=slow)
     barrier.wait()
@@ -132,15 +132,15 @@ def test_stage_whose_lease_is_taken_stops(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Lease.__init__, "__defaults__", (0.4,))
     store = Store(str(tmp_path))
 
-    def robbed(config: LinesConfig, *, build: Build) -> list[Part]:
-        path = f"leases/lines/{build.writer.key}.json"
-        thief = store.lease("lines", build.writer.key, "thief", lambda: None)
-        threading.Timer(0.25, lambda: store.files.write(path, thief._renewed())).start()
+    def robbed(config: LinesConfig, *, context: StageContext) -> list[Part]:
+        path = f"leases/lines/{context.writer.key}.json"
+        thief = store.lease("lines", context.writer.key, "thief", lambda: None)
+        threading.Timer(0.25, lambda: store.backend.write(path, thief._renewed())).start()
         time.sleep(20)  # the loss must interrupt this
         raise AssertionError("the work went on after its lease was lost")
 
     stage = Stage(name="lines", version=1, config=LinesConfig, build=robbed)
-    with pytest.raises(LeaseLost, match="lost to another run"):
+    with pytest.raises(LeaseLostError, match="lost to another run"):
         run_stage(stage, LinesConfig(), {}, context_for(store))
 
 
@@ -158,24 +158,24 @@ class AppendLine:
 def test_shards_are_each_worked_on_once(context: RunContext, tmp_path: Path, workers: int) -> None:
     progress = []
 
-    def build(config: LinesConfig, *, build: Build) -> list[Part]:
-        build.workers = workers
-        build.progress = lambda done, total, unit: progress.append((done, total, unit))
-        for_each_shard(build, ["a", "b", "c"], AppendLine(tmp_path))
-        return write_lines(config, build=build)
+    def build(config: LinesConfig, *, context: StageContext) -> list[Part]:
+        context.workers = workers
+        context.progress = lambda done, total, unit: progress.append((done, total, unit))
+        for_each_shard(context, ["a", "b", "c"], AppendLine(tmp_path))
+        return write_lines(config, context=context)
 
-    run_stage(Stage(name="lines", version=1, config=LinesConfig, build=build), LinesConfig(), {}, context)
+    run_stage(Stage(name="lines", version=1, config=LinesConfig, build=context), LinesConfig(), {}, context)
     assert sorted(path.name for path in tmp_path.glob("?")) == ["a", "b", "c"]
     assert progress[-1] == (3, 3, "shards")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_shards_raise_the_error_of_a_worker(context: RunContext, tmp_path: Path, workers: int) -> None:
-    def build(config: LinesConfig, *, build: Build) -> list[Part]:
-        build.workers = workers
-        for_each_shard(build, ["a", "bad"], AppendLine(tmp_path))
+    def build(config: LinesConfig, *, context: StageContext) -> list[Part]:
+        context.workers = workers
+        for_each_shard(context, ["a", "bad"], AppendLine(tmp_path))
         return []
 
-    stage = Stage(name="lines", version=1, config=LinesConfig, build=build)
+    stage = Stage(name="lines", version=1, config=LinesConfig, build=context)
     with pytest.raises(InputError, match="found 'bad'"):
         run_stage(stage, LinesConfig(), {}, context)

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import DamagedFile, InputError
+from storage.errors import CorruptFileError, InputError
 from storage.formats.documents import DOCUMENTS, Document, DocumentWriter
 from storage.formats.token_archive import TokenArchive
 from storage.formats.tokens import EOT, TOKENIZER, TOKENS, TokenFormat
@@ -173,8 +173,8 @@ def test_tokenize_two_workers_make_the_same_artifact_as_one(tmp_path: Path) -> N
 def test_tokenize_interrupted_keeps_finished_parts(store: Store) -> None:
     first = tokenize(store)
     folder = f"artifacts/tokenize/{first.manifest.key}"
-    store.files.delete(f"{folder}/manifest.json")
-    store.files.delete(f"{folder}/parts/train-00001.json")
+    store.backend.delete(f"{folder}/manifest.json")
+    store.backend.delete(f"{folder}/parts/train-00001.json")
     again = tokenize(store)
     assert again.content_digest == first.content_digest
     kept = [old.path == new.path for old, new in zip(first.files(TOKENS), again.files(TOKENS), strict=True)]
@@ -208,7 +208,7 @@ def test_tokenize_damaged_shard_stops_the_stage(store: Store) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     inputs = {"corpus": corpus, "tokenizer": tokenizer_artifact(store, new_tokenizer())}
-    with pytest.raises(DamagedFile, match="sha256"):
+    with pytest.raises(CorruptFileError, match="sha256"):
         run_stage(STAGE, TokenizeConfig(), inputs, RunContext(store, "run", {}, Execution(workers=1)))
 
 

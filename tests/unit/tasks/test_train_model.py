@@ -104,7 +104,7 @@ def test_stage_continues_from_the_newest_checkpoint_that_is_intact(
     writer = fail_after(tiny_corpus, job_for(tiny_corpus, CONFIG), steps=5)
     assert sorted(writer.parts()) == ["step-000002", "step-000004"]
     weights = writer.part("step-000004").files[0]
-    path = tiny_corpus.store.files.local(f"{writer.folder}/{weights.path}")
+    path = tiny_corpus.store.backend.local(f"{writer.folder}/{weights.path}")
     path.write_bytes(path.read_bytes()[:-1] + b"!")
 
     caplog.set_level(logging.INFO)
@@ -117,7 +117,7 @@ def test_stage_continues_from_the_newest_checkpoint_that_is_intact(
 
 def test_stage_whose_weights_are_committed_trains_no_more(tiny_corpus, caplog) -> None:
     first = run(tiny_corpus)
-    tiny_corpus.store.files.delete(f"artifacts/train/{first.manifest.key}/manifest.json")
+    tiny_corpus.store.backend.delete(f"artifacts/train/{first.manifest.key}/manifest.json")
     caplog.clear()
     caplog.set_level(logging.INFO)
     again = run(tiny_corpus)

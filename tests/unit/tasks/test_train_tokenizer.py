@@ -255,7 +255,7 @@ def test_train_tokenizer_without_train_shards_is_refused(store: Store) -> None:
 
 def test_train_tokenizer_interrupted_after_the_part_keeps_it(store: Store) -> None:
     first = train(store, make_corpus())
-    store.files.delete(f"artifacts/train-tokenizer/{first.manifest.key}/manifest.json")
+    store.backend.delete(f"artifacts/train-tokenizer/{first.manifest.key}/manifest.json")
     again = train(store, make_corpus())
     assert again.manifest.files == first.manifest.files
     assert again.report(TABLES) == first.report(TABLES)
