@@ -20,7 +20,8 @@ from typing import Protocol
 
 from storage.errors import Fault, InputError
 from storage.formats import SPLITS
-from storage.http import HttpMirror, MissingFile
+from storage.http import HttpMirror
+from storage.http_requests import MissingFile
 from storage.source_formats import FORMATS
 
 log = logging.getLogger(__name__)

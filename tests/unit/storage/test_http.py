@@ -14,7 +14,8 @@ import pytest
 
 import storage.http
 from storage.errors import Fault, InputError
-from storage.http import HttpMirror, Meter, MissingFile
+from storage.http import HttpMirror, Meter
+from storage.http_requests import MissingFile
 from storage.http_safety import check_redirect, shown
 from storage.http_server import serve_folder
 
