@@ -16,7 +16,8 @@ from typing import Protocol
 from storage.errors import InputError
 from storage.formats.documents import SPLITS
 from storage.sources.base import SourceFile, hashed_file
-from storage.sources.http.client import HttpMirror, MissingFile
+from storage.sources.http.client import HttpMirror
+from storage.sources.http.requests import MissingFile
 from storage.sources.readers.registry import FORMATS
 
 log = logging.getLogger(__name__)

@@ -55,7 +55,10 @@ class DownloadConfig(Config):
     )
 
     mirror: str = ""
-    """Folder or http(s) URL that holds train/NN.jsonl.zst, val.jsonl.zst, test.jsonl.zst and SHA256SUMS.txt."""
+    """Folder or http(s) URL that holds train/NN.jsonl.zst, val.jsonl.zst, test.jsonl.zst and SHA256SUMS.txt.
+    A URL with a public address leads to public addresses only, also by redirects and when DNS changes; one in a
+    private network may redirect within it. A proxy set by HTTP_PROXY, HTTPS_PROXY or ALL_PROXY gets the names and
+    decides itself where it connects."""
     files: tuple[str, ...] = ()
     """Local files or patterns such as `data/**/*.jsonl.zst`; also .jsonl, .jsonl.gz, .parquet, and .txt, which is
     one document, unless it ends in -sentences.txt (Leipzig corpora: one document per line)."""

@@ -7,49 +7,33 @@ continues at the byte where it stopped, and a file under its own name is complet
 httpx is imported when a mirror is opened: 0.14 s that `pile plan` with local data need not pay.
 """
 
-import email.utils
 import logging
 import os
-import re
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote, urlsplit
 
 from storage.artifacts.store import file_sha256
 from storage.errors import Fault, InputError
-from storage.sources.http.safety import check_redirect, is_private, netrc_auth, shown
+from storage.sources.http.addresses import Resolve, system_addresses
+from storage.sources.http.headers import content_length, content_range, file_version, known_version, printable
+from storage.sources.http.requests import Requests, TryAgain
 
 if TYPE_CHECKING:
+    import httpcore
     import httpx
 
 log = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
-MAX_REDIRECTS = 5
 FIRST_WAIT_SECONDS = 1.0
 """Pause after a failed attempt, doubled with each further one."""
 MAX_WAIT_SECONDS = 300.0
 """Longest pause between two attempts, whatever `Retry-After` asks for."""
 PROGRESS_BYTES = 1 << 20
 """An attempt that brought this much was not in vain: the count of failures starts again."""
-CONTENT_RANGE = re.compile(r"bytes (?:(?P<start>\d+)-\d+|\*)/(?P<total>\d+|\*)")
-
-
-class MissingFile(InputError):
-    """The mirror answered that it has no such file."""
-
-
-class _TryAgain(Exception):
-    """The server asked for patience, or sent something that a repetition may heal."""
-
-    def __init__(self, reason: str, wait_seconds: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait_seconds = wait_seconds
 
 
 class Meter:
@@ -74,28 +58,27 @@ class Meter:
 
 
 class HttpMirror:
-    """Files below one URL. One object serves many threads; close it at the end."""
+    """Files below one URL. One object serves many threads; close it at the end.
 
-    def __init__(self, url: str, *, timeout_seconds: float = 30.0, retries: int = 5) -> None:
-        import httpx  # noqa: PLC0415 - see the docstring of this module
+    `resolve` and `sockets` are how names become addresses and addresses connections: see storage.sources.http.addresses.
+    """
 
-        self.url = shown(url)
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = 30.0,
+        retries: int = 5,
+        resolve: Resolve = system_addresses,
+        sockets: "httpcore.NetworkBackend | None" = None,
+    ) -> None:
+        self._requests = Requests(url, timeout_seconds=timeout_seconds, resolve=resolve, sockets=sockets)
+        self.url = self._requests.url
         self.retries = retries
-        self._base = url.rstrip("/")
-        host = urlsplit(url).hostname or ""
-        # httpx logs every URL with its query, and redirects of object stores carry signatures there.
-        logging.getLogger("httpx").setLevel(logging.WARNING)
-        self._client = httpx.Client(
-            auth=netrc_auth(),
-            timeout=timeout_seconds,
-            headers={"User-Agent": "pile-pipeline", "Accept-Encoding": "identity"},
-            limits=httpx.Limits(max_connections=None),
-            trust_env=not is_private(host),  # a proxy of the outside world does not reach this machine
-        )
 
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self._requests.close()
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a small file. Raises: MissingFile, InputError (also above `limit` bytes), Fault."""
@@ -139,9 +122,9 @@ class HttpMirror:
         version.unlink(missing_ok=True)
 
     def _read(self, name: str, limit: int) -> bytes:
-        with self._request(name, {}) as response:
+        with self._requests.get(name, {}) as response:
             if response.status_code != 200:
-                raise self._refused(name, response)
+                raise self._requests.refusal(name, response)
             data = b""
             for chunk in response.iter_raw():
                 data += chunk
@@ -152,78 +135,48 @@ class HttpMirror:
     def _append(self, name: str, partial: Path, version: Path, meter: Meter) -> bool:
         """Bring what is missing; return whether an earlier part was continued."""
         have = _size(partial)
-        known = version.read_text() if have and version.exists() else ""
+        known = _read_version(version) if have else ""
         headers = {"Range": f"bytes={have}-"} if have else {}
         if known:
             headers["If-Range"] = known
-        with self._request(name, headers) as response:
+        with self._requests.get(name, headers) as response:
             if have and response.status_code == 206:
                 total = self._check_continuation(response, partial, known)
                 mode = "ab"
             elif have and response.status_code == 416:
-                if _content_range(response)[1] == have:
+                if content_range(response.headers)[1] == have:
                     return True  # everything was there already
                 partial.unlink()
-                raise _TryAgain(f"the server has no bytes after {have}")
+                raise TryAgain(f"the server has no bytes after {have}")
             elif response.status_code == 200:
-                total = int(response.headers.get("Content-Length", 0))
+                total = content_length(response.headers)
                 mode, have = "wb", 0
             else:
-                raise self._refused(name, response)
+                raise self._requests.refusal(name, response)
             with partial.open(mode) as file:
                 if mode == "wb":  # only now, when the bytes of another version are gone
-                    version.write_text(_version(response))
+                    version.write_text(file_version(response.headers))
                 for chunk in response.iter_raw():
                     file.write(chunk)
                     file.flush()  # kill -9 loses what Python still holds
                     have += len(chunk)
                     meter.update(name, have, max(total, have))
+                    if 0 < total < have:
+                        break
+        if 0 < total < have:
+            partial.unlink()
+            raise TryAgain(f"the server sent more than the {total} bytes that it announced")
         if have < total:
-            raise _TryAgain(f"the connection ended after {have} of {total} bytes")
+            raise TryAgain(f"the connection ended after {have} of {total} bytes")
         return mode == "ab"
 
     def _check_continuation(self, response: "httpx.Response", partial: Path, known: str) -> int:
-        start, total = _content_range(response)
-        changed = known and _version(response) not in ("", known)
+        start, total = content_range(response.headers)
+        changed = known and file_version(response.headers) not in ("", known)
         if start != _size(partial) or total is None or changed:
             partial.unlink()
-            raise _TryAgain("the server continued at another byte or with another version of the file")
+            raise TryAgain("the server continued at another byte or with another version of the file")
         return total
-
-    @contextmanager
-    def _request(self, name: str, headers: dict[str, str]) -> Iterator["httpx.Response"]:
-        """Send a GET and follow its redirects, none of which may lead to a less safe place."""
-        import httpx  # noqa: PLC0415 - loaded by __init__
-
-        request = self._client.build_request("GET", f"{self._base}/{quote(name)}", headers=headers)
-        for _ in range(MAX_REDIRECTS + 1):
-            try:
-                response = self._client.send(request, stream=True)
-            except httpx.InvalidURL as error:
-                raise InputError(
-                    f"{self._shown(name)} must redirect to https or http, found no such address ({error}); "
-                    f"check the address of the mirror"
-                ) from error
-            try:
-                if response.next_request is None:
-                    yield response
-                    return
-            finally:
-                response.close()
-            check_redirect(str(request.url), str(response.next_request.url))
-            request = response.next_request
-        raise InputError(f"{self._shown(name)} must lead to a file, found more than {MAX_REDIRECTS} redirects")
-
-    def _refused(self, name: str, response: "httpx.Response") -> Exception:
-        status = f"{response.status_code} {response.reason_phrase}".strip()
-        if response.status_code in (408, 425, 429) or response.status_code >= 500:
-            return _TryAgain(f"the server answered {status}", _retry_after(response))
-        message = f"{self._shown(name)} must be readable, the server answered {status}; "
-        if response.status_code == 404:
-            return MissingFile(message + "check the address of the mirror and its SHA256SUMS.txt")
-        if response.status_code in (401, 403):
-            return InputError(message + "put user name and password of this host into ~/.netrc")
-        return InputError(message + "check the address of the mirror")
 
     def _retried(
         self, name: str, action: Callable[[], ResultT], position: Callable[[], int], stop: threading.Event
@@ -236,8 +189,8 @@ class HttpMirror:
             before = position()
             try:
                 return action()
-            except (_TryAgain, httpx.TransportError) as error:
-                reason = str(error) or type(error).__name__
+            except (TryAgain, httpx.TransportError) as error:
+                reason = printable(str(error)) or type(error).__name__
                 wait = getattr(error, "wait_seconds", 0.0)
             failures = 1 if position() - before >= PROGRESS_BYTES else failures + 1
             if failures > self.retries:
@@ -251,32 +204,7 @@ class HttpMirror:
                 raise Fault(f"the download of {name} was stopped; run again to continue where it was")
 
     def _shown(self, name: str) -> str:
-        return f"{self.url}/{name}"
-
-
-def _content_range(response: "httpx.Response") -> tuple[int | None, int | None]:
-    match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if match is None:
-        return None, None
-    return tuple(int(value) if value and value != "*" else None for value in match.group("start", "total"))  # type: ignore[return-value]
-
-
-def _version(response: "httpx.Response") -> str:
-    """Return what If-Range may ask for: a strong ETag, else the date of the last change, else nothing."""
-    etag = response.headers.get("ETag", "")
-    if etag and not etag.startswith("W/"):
-        return etag
-    return response.headers.get("Last-Modified", "")
-
-
-def _retry_after(response: "httpx.Response") -> float:
-    value = response.headers.get("Retry-After", "")
-    if value.isdigit():
-        return float(value)
-    try:
-        return email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, TypeError):
-        return 0.0
+        return self._requests.shown(name)
 
 
 def _size(path: Path) -> int:
@@ -284,3 +212,11 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _read_version(path: Path) -> str:
+    """Return the version that an earlier attempt noted; the file may be missing, cut short or foreign."""
+    try:
+        return known_version(path.read_bytes()[:1000].decode("ascii", errors="replace"))
+    except FileNotFoundError:
+        return ""

@@ -6,7 +6,6 @@ knows no byte ranges.
 
 import http.server
 import logging
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from storage.sources.http.headers import byte_range
+
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 18
-RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class FolderHandler(http.server.BaseHTTPRequestHandler):
@@ -55,17 +55,20 @@ class FolderHandler(http.server.BaseHTTPRequestHandler):
         log.debug(format, *arguments)
 
     def _path(self) -> Path | None:
-        path = (self.folder / unquote(urlsplit(self.path).path).lstrip("/")).resolve()
-        return path if path.is_relative_to(self.folder) and path.is_file() else None
+        try:
+            path = (self.folder / unquote(urlsplit(self.path).path).lstrip("/")).resolve()
+            return path if path.is_relative_to(self.folder) and path.is_file() else None
+        except (OSError, ValueError):
+            return None  # a name that no file can have: a null byte, too many characters
 
     def _send_head(self, path: Path) -> tuple[int, int]:
         status = path.stat()
         tag = f'"{status.st_size:x}-{status.st_mtime_ns:x}"'
         start, end = 0, status.st_size
-        wanted = RANGE.fullmatch(self.headers.get("Range", ""))
+        wanted = byte_range(self.headers.get("Range", ""))
         if wanted and self.headers.get("If-Range", tag) == tag:
-            start = int(wanted[1])
-            end = min(end, int(wanted[2]) + 1) if wanted[2] else end
+            start, last = wanted
+            end = end if last is None else min(end, last + 1)
             if start >= status.st_size or start >= end:
                 self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
                 self.send_header("Content-Range", f"bytes */{status.st_size}")

@@ -1,7 +1,11 @@
-"""A local S3 server, and artifacts to look after."""
+"""A local S3 server, a scripted HTTP server, and artifacts to look after."""
 
+import socket
+import ssl
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +126,59 @@ def make_artifact(tmp_path: Path, publish: Callable[..., Artifact]) -> MakeArtif
         return artifact
 
     return make
+
+
+class RawServer:
+    """Answers its n-th request with the n-th bytes, to the letter, and the last ones for ever; then hangs up."""
+
+    def __init__(self, answers: tuple[bytes, ...], context: ssl.SSLContext | None) -> None:
+        self.answers = answers
+        self.requests: list[bytes] = []
+        self._context = context
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._socket.getsockname()[1])
+
+    def serve(self) -> None:
+        """Answer until the socket is closed."""
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    self._answer(connection)
+                except OSError:
+                    continue
+
+    def _answer(self, connection: socket.socket) -> None:
+        connection.settimeout(10)
+        if self._context:
+            connection = self._context.wrap_socket(connection, server_side=True)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (data := connection.recv(65536)):
+                return
+            head += data
+        self.requests.append(head)
+        connection.sendall(self.answers[min(len(self.requests), len(self.answers)) - 1])
+        connection.shutdown(socket.SHUT_WR)
+
+    @contextmanager
+    def running(self) -> Iterator["RawServer"]:
+        """Serve while the context lasts."""
+        thread = threading.Thread(target=self.serve, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.close()
+            thread.join()
+
+
+@pytest.fixture
+def raw_server() -> Iterator[Callable[..., RawServer]]:
+    """A function from answers, as bytes, to a running server on the loopback address."""
+    with ExitStack() as stack:
+        yield lambda *answers, context=None: stack.enter_context(RawServer(answers, context).running())

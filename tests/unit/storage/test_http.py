@@ -14,7 +14,8 @@ import pytest
 
 import storage.sources.http.client
 from storage.errors import Fault, InputError
-from storage.sources.http.client import HttpMirror, Meter, MissingFile
+from storage.sources.http.client import HttpMirror, Meter
+from storage.sources.http.requests import MissingFile
 from storage.sources.http.safety import check_redirect, shown
 from storage.sources.http.server import serve_folder
 

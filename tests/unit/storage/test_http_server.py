@@ -58,3 +58,16 @@ def test_head_sends_no_content(client: httpx.Client) -> None:
 )
 def test_everything_but_files_of_the_folder_is_missing(client: httpx.Client, path: str) -> None:
     assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "wanted", ["bytes=٣-", "bytes=²-5", f"bytes={'9' * 5000}-", "bytes=0-1,3-4", "bytes=-5", "x"]
+)
+def test_range_that_cannot_be_read_gets_the_whole_file(client: httpx.Client, wanted: str) -> None:
+    answer = client.get("/train/a%20b.zst", headers={"Range": wanted.encode()})
+    assert (answer.status_code, answer.content) == (200, DATA)
+
+
+@pytest.mark.parametrize("path", ["/a%00b", "/" + "a" * 5000])
+def test_name_that_no_file_can_have_is_missing(client: httpx.Client, path: str) -> None:
+    assert client.get(path).status_code == 404

@@ -381,7 +381,7 @@ def test_remote_folder_heals_when_a_copy_is_damaged(
     assert (artifact.open_folder("huggingface") / "sub" / "weights").read_bytes() == b"weights"
 
 
-# ---- where files lie ----------------------------------------------------------------------------------------------------
+# ---- where files lie -------------------------------------------------------------------------------------------
 
 
 def test_store_of_a_relative_path_is_the_same_in_a_process_elsewhere(
