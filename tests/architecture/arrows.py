@@ -49,6 +49,16 @@ def arrows(root: Path = ROOT) -> list[Arrow]:
     return found
 
 
+def string_places(path: Path) -> list[tuple[int, str]]:
+    """Return line and text of every string that is nothing but the name of a module, or of something in one."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        (node.lineno, node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and PLACE.fullmatch(node.value)
+    ]
+
+
 def circles(all_arrows: list[Arrow]) -> list[list[str]]:
     """Return the groups of siblings, modules or folders of one folder, that reach each other by arrows."""
     edges: dict[str, dict[str, set[str]]] = {}
