@@ -25,6 +25,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/architecture
 
 # The chain through Prefect, engines with several processes, and everything else that takes minutes.
 test-all: install

@@ -13,7 +13,7 @@ MOST_FILES = 15
 """Source files of one folder: more than a reader takes in at a look."""
 
 MOST_LAZY_IMPORTS = 15
-"""Imports inside functions. Each keeps `pile --help`, `pile plan` or a worker from loading what it does not use."""
+"""Imports inside functions. Each keeps `pile --help`, `pile plan` or a worker from loading what is not used."""
 
 REASON = re.compile(r"# noqa: PLC0415 - \S")
 

@@ -1,0 +1,112 @@
+"""Members of seams are anonymous: who calls one asks through the protocol, never for its class or its name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arrows import ROOT
+from members import Member, Stranger, strangers
+from pydantic import BaseModel
+
+from flows.plugins import REGISTRIES
+from storage.registry import OWN_PACKAGE
+
+REGISTRY_MODULES = frozenset({"flows.plugins", "flows.stages", *(registry.module for registry in REGISTRIES)})
+
+ALLOWED: dict[tuple[str, str, str], str] = {}
+"""(module, kind, what) -> why that is no knowledge of a member."""
+
+
+def test_nobody_outside_a_members_home_knows_it() -> None:
+    found = strangers(own_members(), REGISTRY_MODULES, ROOT)
+    left = [each for each in found if (each.module, each.kind, each.what) not in ALLOWED]
+    assert left == [], "\n".join(f"{each.module}:{each.line}: {each.kind} {each.what}" for each in left)
+
+
+def test_every_exception_is_needed() -> None:
+    found = {(each.module, each.kind, each.what) for each in strangers(own_members(), REGISTRY_MODULES, ROOT)}
+    assert set(ALLOWED) <= found
+
+
+def own_members() -> list[Member]:
+    """Return the members that this project brings."""
+    return [
+        Member(registry.kind, name, entry.place.partition(":")[0], config_fields(registry.get(name)))
+        for registry in REGISTRIES
+        for name, entry in registry.entries.items()
+        if entry.package == OWN_PACKAGE
+    ]
+
+
+def config_fields(member: Any) -> frozenset[str]:
+    """Return the fields of a member's config, if it has one."""
+    found = [vars(member).get(name) for name in ("config", "shape")] if not isinstance(member, type) else [member]
+    return frozenset(
+        name
+        for config in found
+        if isinstance(config, type) and issubclass(config, BaseModel)
+        for name in config.model_fields
+    )
+
+
+# ---- the check itself -------------------------------------------------------------------------------------------
+
+MEMBERS = [
+    Member("source", "mirror", "storage.sources.mirror.source", frozenset({"url", "include"})),
+    Member("source", "files", "storage.sources.files", frozenset({"patterns"})),
+]
+REGISTRIES_OF_TREE = {"storage.sources.registry"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two sources, one of them a folder, their registry and a user of both."""
+    for name, text in {
+        "storage/sources/mirror/source.py": "class Mirror:\n    url = ''\n",
+        "storage/sources/mirror/http.py": "from storage.sources.mirror.source import Mirror\nx = Mirror().url\n",
+        "storage/sources/files.py": "class Files:\n    patterns = ()\n",
+        "storage/sources/registry.py": "from storage.sources.files import Files\nx = 'mirror' == 'files'\n",
+        "tasks/user.py": "from storage.sources.registry import x\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_homes_and_registries_may_know_their_members(tree: Path) -> None:
+    assert strangers(MEMBERS, REGISTRIES_OF_TREE, tree) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "what"),
+    [
+        ("from storage.sources.mirror.http import x", "import", "storage.sources.mirror.http"),
+        ("def f():\n    import storage.sources.files", "import", "storage.sources.files"),
+        ("isinstance(x, Mirror)", "class", "Mirror"),
+        ("issubclass(x, (int, a.Files))", "class", "Files"),
+        ("match x:\n    case Mirror(): pass", "class", "Mirror"),
+        ("x.kind == 'mirror'", "name", "mirror"),
+        ("x.kind in ('other', 'files')", "name", "files"),
+        ("'files' in x", "name", "files"),
+        ("match x:\n    case 'mirror' | 'files': pass", "name", "files"),
+        ("x.include", "field", "include"),
+        ("hasattr(x, 'y')", "attribute", "hasattr(x, 'y')"),
+        ("getattr(x, 'y', None)", "attribute", "getattr(x, 'y', None)"),
+    ],
+)
+def test_each_kind_of_knowledge_is_found(tree: Path, text: str, kind: str, what: str) -> None:
+    (tree / "tasks/user.py").write_text(text + "\n")
+    assert (kind, what) in [(each.kind, each.what) for each in strangers(MEMBERS, REGISTRIES_OF_TREE, tree)]
+
+
+def test_a_member_that_knows_its_sibling_is_found(tree: Path) -> None:
+    (tree / "storage/sources/files.py").write_text("x = 'mirror' == y\n")
+    assert strangers(MEMBERS, REGISTRIES_OF_TREE, tree) == [Stranger("storage.sources.files", 1, "name", "mirror")]
+
+
+@pytest.mark.parametrize(
+    "text", ["x = 'mirror'", "f('files')", "getattr(x, name)", "x.patterns_of", "'a mirror' == x"]
+)
+def test_what_is_no_knowledge_of_a_member_is_left_alone(tree: Path, text: str) -> None:
+    (tree / "tasks/user.py").write_text(text + "\n")
+    assert strangers(MEMBERS, REGISTRIES_OF_TREE, tree) == []
