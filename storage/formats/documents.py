@@ -63,7 +63,7 @@ class DocumentWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._stream.close()
+            self._stream.close()  # type: ignore[no-untyped-call] # zstandard's stubs leave it untyped
         finally:
             self._file.close()
 

@@ -116,7 +116,7 @@ class SequenceWriter:
         self.sequences += 1
         if len(self._doc_lens) == len(self._rows):
             self._flush()
-        return row.size - used
+        return int(row.size) - used
 
     def info(self) -> JsonDict:
         """Describe the finished file: its format and [offset, bytes] of every row group's tokens."""

@@ -30,7 +30,8 @@ class Probes:
 
     def find(self, tokens: NDArray[Any]) -> NDArray[np.bool_]:
         """Tell which tokens are probes. Shapes: tokens (...); result (...)."""
-        return (tokens == self.tone_id) | (tokens == self.field_id)
+        found: NDArray[np.bool_] = (tokens == self.tone_id) | (tokens == self.field_id)
+        return found
 
 
 def document_numbers(tokens: NDArray[Any], eot_id: int, probes: Probes | None = None) -> NDArray[np.int64]:
@@ -42,12 +43,12 @@ def document_numbers(tokens: NDArray[Any], eot_id: int, probes: Probes | None = 
 
     Shapes: tokens (..., T); result (..., T).
     """
-    begins = tokens == eot_id
+    begins: NDArray[np.bool_] = tokens == eot_id
     if probes is not None:
         begins[..., :-1] &= tokens[..., 1:] != probes.tone_id
         begins[..., 1:] |= tokens[..., :-1] == probes.field_id
     begins[..., :1] = False
-    return begins.cumsum(-1)
+    return begins.cumsum(-1, dtype=np.int64)
 
 
 def loss_mask(tokens: NDArray[Any], eot_id: int, probes: Probes | None = None) -> NDArray[np.bool_]:
@@ -59,7 +60,7 @@ def loss_mask(tokens: NDArray[Any], eot_id: int, probes: Probes | None = None) -
     Shapes: tokens (..., T + 1); result (..., T).
     """
     inputs, targets = tokens[..., :-1], tokens[..., 1:]
-    counts = (inputs != eot_id) | (targets != eot_id)
+    counts: NDArray[np.bool_] = (inputs != eot_id) | (targets != eot_id)
     if probes is not None:
         counts &= ~probes.find(inputs) & ~probes.find(targets)
     return counts
