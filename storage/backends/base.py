@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 WRITES = "writes"
-"""Folder below a backend's scratch folder in which it keeps files that are being written; others leave it alone."""
+"""Folder below a backend's scratch folder in which it keeps files being written; others leave it alone."""
 
 
 class StoreBackend(Protocol):
@@ -15,14 +15,14 @@ class StoreBackend(Protocol):
     script; nothing is normalized. Folders exist as far as files are in them. No call touches anything outside the
     root, not even in a root whose URL begins alike.
 
-    **Whole files.** `write`, `create` and `put` show a file completely or not at all: whoever reads while a file is
-    replaced, or after the writer was killed, gets the old content or the new one. What a call returned from is
-    there for every reader at once, in any process. Nothing above relies on rename or on conditional creation.
+    **Whole files.** `write`, `create` and `put` show a file completely or not at all: whoever reads while a file
+    is replaced, or after the writer was killed, gets the old content or the new one. Once the call has returned,
+    every reader in any process sees the new one. Nothing above relies on rename or on conditional creation.
 
     **Errors.** A file that is not there is a FileNotFoundError, where the method says so. A root that cannot be
     reached or read is a `storage.errors.Fault`, or the OSError of a disk - in `list`, too: it never looks empty.
-    A call that fails leaves the store, and the local file of a `put`, as they were. Credentials come from the
-    environment; a URL with a password in it is an InputError, since it is kept with the results.
+    A `put` that fails leaves the local file. Credentials come from the environment, never from the URL, which is
+    kept with the results.
 
     **Processes.** Opening touches nothing. `open_backend(backend.url)` opens the same root in any other process;
     a backend can be used by several threads at once, and by the child of a fork.
@@ -65,7 +65,8 @@ class StoreBackend(Protocol):
     def list(self, folder: str) -> Iterator[tuple[str, int, float]]:
         """Yield (path, bytes, modification time) of every file below `folder`, at any depth, sorted by path.
 
-        Paths are relative to the root; `""` lists all. Nothing for a folder without files.
+        Paths are relative to the root; `""` lists all. Nothing for a folder without files. The caller
+        may change the store while it reads.
         """
 
     def delete(self, path: str) -> None:

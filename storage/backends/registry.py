@@ -31,7 +31,7 @@ def open_backend(url: str) -> StoreBackend:
     if not rest or scheme.lower() not in BACKENDS.names():
         known = ", ".join(f"{name}://" for name in BACKENDS.names())
         raise InputError(
-            f"the store must be a local folder or a URL that begins with one of {known}, found {url!r}; most other "
-            f"object stores speak S3: set AWS_ENDPOINT_URL and use s3://bucket/prefix"
+            f"the store must be a local folder or a URL that begins with one of {known}, found {url!r}; most "
+            f"other object stores speak S3: set AWS_ENDPOINT_URL and use s3://bucket/prefix"
         )
     return BACKENDS.get(scheme.lower())(f"{scheme.lower()}://{rest}")
