@@ -32,7 +32,7 @@ from model.families.world.network import WorldModel
 from model.training.batch import Totals
 from model.training.config import TrainConfig, model_config_for
 from model.training.data import PackedData, evaluation_batches, open_sequences, step_batches
-from model.training.engines.local import LocalEngine
+from model.training.engines.local.engine import LocalEngine
 from model.training.objective import Objective
 from model.training.update import count, mean_loss, update
 from storage.artifacts.store import Store

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.training.config import ArtifactRef, TrainConfig, TrainingJob
+from model.training.config import TrainConfig
+from model.training.job import ArtifactRef, TrainingJob
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
@@ -139,7 +140,6 @@ def job_for(tmp_path: Path) -> Callable[..., TrainingJob]:
             "vocab_size": VOCAB_SIZE,
             "config": config,
             "engine": "local",
-            "zero_stage": 1,
             "device": "cpu",
             "processes": 1,
             "threads": 1,

@@ -16,6 +16,9 @@ from flows.recipes.registry import EXAMPLES, RECIPES
 from flows.recipes.schema import Recipe
 from storage.errors import InputError
 
+SHORT_FORMS = {"train.model": "preset", "execution.engine": "name"}
+"""Fields that may be given as one word, and which of their fields that word is."""
+
 
 def find_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Return a recipe by its name or from a .yaml/.json file, with dotted fields replaced.
@@ -99,8 +102,9 @@ def _replace(fields: dict[str, Any], dotted: str, value: Any) -> None:
     if path:  # `train-tokenizer` is the stage, `train_tokenizer` its field
         path[0] = path[0].replace("-", "_")
     for depth, name in enumerate(path):
-        if dotted.startswith("train.model.") and isinstance(fields.get(name), str):
-            fields[name] = {"preset": fields[name]}  # --set train.model=world-1m --set train.model.top_k=2
+        short = SHORT_FORMS.get(".".join(path[: depth + 1]))
+        if short and isinstance(fields.get(name), str):
+            fields[name] = {short: fields[name]}  # --set train.model=world-1m --set train.model.top_k=2
         if not isinstance(fields.get(name), dict):
             raise InputError(_unknown(".".join(path[: depth + 1]), fields))
         fields = fields[name]
@@ -118,6 +122,8 @@ def _explain(error: ValidationError, recipe: str) -> str:
         example = "demo"
         if steps[:2] == ["train", "model"] and len(steps) > 2 and steps[2] in EXAMPLES:
             example = EXAMPLES[steps.pop(2)]  # the family, which is no field that contains others
+        if steps[:2] == ["execution", "engine"] and len(steps) > 2:
+            steps.pop(2)  # the engine, likewise
         field = f"{'.'.join(steps)}: " if steps else ""
         if problem["type"] == "extra_forbidden":
             lines.append(f"{field}the recipe has no such field; see `pile recipes {example}`")

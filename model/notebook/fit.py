@@ -22,7 +22,8 @@ from model.notebook.callbacks import Callback, FitState
 from model.notebook.files import check_model
 from model.training.batch import Batch, Totals
 from model.training.config import TrainConfig
-from model.training.engines.local import LocalEngine
+from model.training.engines.base import Engine
+from model.training.engines.registry import engine_config
 from model.training.objective import Objective
 from model.training.update import count, mean_loss, step_seed, update
 from storage.errors import InputError
@@ -77,7 +78,8 @@ def fit(
     )
     objective = Objective(model, config)
     state = FitState(model, num_epochs, learning_rate)
-    with LocalEngine(objective, choose_device(device)) as engine, _own_random_state(engine.device):
+    opened = engine_config().open(objective, choose_device(device), folder="", resume=None)
+    with opened as engine, _own_random_state(engine.device):
         model.zero_grad()  # what an interrupted fit or the user's own backward pass left
         try:
             while state.epoch < num_epochs and not state.stop:
@@ -135,7 +137,7 @@ def _as_batch(item: Any) -> Batch:
 
 def _train_epoch(
     state: FitState,
-    engine: LocalEngine,
+    engine: Engine,
     objective: Objective,
     loader: Iterable[Any],
     callbacks: Sequence[Callback],
@@ -169,7 +171,7 @@ def _train_epoch(
     state.train_losses.append(summed / tokens)
 
 
-def _validate(state: FitState, engine: LocalEngine, loader: Iterable[Any]) -> None:
+def _validate(state: FitState, engine: Engine, loader: Iterable[Any]) -> None:
     loss = mean_loss(engine, (to_batch(item, state.model, engine.device) for item in loader))
     if not math.isfinite(loss):
         raise InputError(

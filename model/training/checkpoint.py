@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from model.export.saving import save_tensors, save_weights
-from model.training.config import TrainingJob
+from model.training.job import TrainingJob
 from model.training.model_state import MOMENTS, ModelState
 from storage.artifacts.records import JsonDict
 from storage.artifacts.writer import ArtifactWriter
@@ -126,9 +126,8 @@ def load_checkpoint(writer: ArtifactWriter, job: TrainingJob, name: str) -> Chec
 
 def machine(job: TrainingJob) -> dict[str, Any]:
     """Return what decides the order of floating-point sums, and with it the last bits of a result."""
-    engine = f"deepspeed zero-{job.zero_stage}" if job.engine == "deepspeed" else job.engine
     return {
-        "engine": engine,
+        "engine": job.engine.label(),
         "processes": job.processes,
         "threads": job.threads,
         "device": job.device,

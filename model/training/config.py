@@ -1,10 +1,6 @@
-"""What a user may choose about training, and the job file that the trainer process is started with.
+"""What a user may choose about training. Importing it loads no torch: recipes and `pile plan` read it."""
 
-Importing it loads no torch: the recipes and `pile plan` read these classes.
-"""
-
-import signal
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,14 +9,10 @@ from model.families.presets import shape_fields
 from model.families.registry import ModelShape, sized
 from model.families.rope.config import RopeConfig, RopeShape
 from model.families.world.config import WorldConfig
-from storage.canonical import fingerprint
 from storage.config import Config
 
 VOCAB_MULTIPLE = 64
 """The embedding is padded to this many rows: matrix kernels want even sizes, padded ids never occur."""
-
-PARENT_VARIABLE = "PILE_TRAINER_PARENT"
-"""Environment variable with the number of the process that the trainer must not outlive."""
 
 FINAL = "final"
 """Part of a train artifact: the trained weights and their description."""
@@ -104,66 +96,3 @@ def model_config_for(
 ) -> GPT2Config | RopeConfig | WorldConfig:
     """Return the model config for a tokenizer of `vocab_size` tokens and packed sequences."""
     return sized(shape, -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE, max_seq_len)
-
-
-class ArtifactRef(Config):
-    """Where a finished artifact lies in the store."""
-
-    stage: str
-    key: str
-
-
-class TrainingJob(Config):
-    """Everything the trainer process is told, in one JSON file."""
-
-    store: str
-    """URL of the artifact store."""
-    output: ArtifactRef
-    """The artifact that is being built."""
-    sequences: ArtifactRef
-    """The packed sequences to train on."""
-    sequences_digest: str
-    """Content digest of the packed sequences."""
-    tokenizer_digest: str
-    """Content digest of the tokenizer."""
-    vocab_size: int = Field(ge=1)
-    """Tokens of the tokenizer."""
-    config: TrainConfig
-    engine: Literal["local", "deepspeed"]
-    zero_stage: Literal[0, 1, 2, 3]
-    device: Literal["auto", "cpu", "mps", "cuda"]
-    processes: int = Field(ge=1)
-    threads: int = Field(ge=1)
-    """CPU threads of each process."""
-    wandb: Literal["disabled", "offline", "online"]
-    checkpoints: tuple[str, ...]
-    """Parts of the intact checkpoints, oldest first; the last one is continued."""
-    folder: str
-    """A local folder, new for each start: here the processes find each other."""
-
-    def identity_digest(self) -> str:
-        """Identify what is being trained: a checkpoint of another identity must not be continued."""
-        return fingerprint(
-            {
-                "config": self.config.identity(),
-                "sequences": self.sequences_digest,
-                "tokenizer": self.tokenizer_digest,
-                "vocab_size": self.vocab_size,
-            }
-        )
-
-
-class TrainerStatus(Config):
-    """How a trainer process ended, as told to the process that started it."""
-
-    state: Literal["stopped", "input-error", "fault", "failed"]
-    """`stopped` on request, after a checkpoint; the error classes by name; `failed` for anything else."""
-    message: str
-
-    @classmethod
-    def of_exit(cls, code: int) -> Self:
-        """Return the status of a process that ended with this exit code (-9: by signal 9) and told nothing."""
-        if code >= 0:
-            return cls(state="failed", message=f"it ended with exit code {code}")
-        hint = " (often the kernel, out of memory)" if code == -signal.SIGKILL else ""
-        return cls(state="failed", message=f"it was killed by signal {signal.Signals(-code).name}{hint}")

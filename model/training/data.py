@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.training.batch import Batch
-from model.training.config import TrainConfig, TrainingJob
+from model.training.config import TrainConfig
 from model.training.engines.base import Engine
+from model.training.job import TrainingJob
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, InputError
 from storage.formats.packed import PackedSequences

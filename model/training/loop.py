@@ -31,10 +31,10 @@ from model.training.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from model.training.config import FINAL, REPORT, TrainingJob, model_config_for
+from model.training.config import FINAL, REPORT, model_config_for
 from model.training.data import PackedData, evaluation_batches, open_data, step_batches
 from model.training.engines.base import Engine
-from model.training.engines.registry import open_engine
+from model.training.job import TrainingJob
 from model.training.metrics import MetricsLog, WandbCopy
 from model.training.objective import LabelCounts, Objective
 from model.training.schedules.cosine import learning_rate
@@ -57,7 +57,8 @@ def train(job: TrainingJob, stop_requested: Callable[[], bool]) -> Progress:
     Raises: InputError, also for a loss that is not a number: it comes again; Fault for damaged data.
     """
     # What is announced, reported and compared with a checkpoint is the device that is used, not `auto`.
-    job = changed(job, device=choose_device(job.device).type)
+    device = choose_device(job.device)
+    job = changed(job, device=device.type)
     store = Store(job.store)
     writer = ArtifactWriter(store, job.output.stage, job.output.key)
     data = open_data(store, job)
@@ -68,7 +69,7 @@ def train(job: TrainingJob, stop_requested: Callable[[], bool]) -> Progress:
     if checkpoint is not None:
         model.load_state_dict(checkpoint.model.weights)
     objective = Objective(model, job.config, label_counts(model_config, data))
-    with open_engine(job, objective, checkpoint.model if checkpoint else None) as engine:
+    with job.engine.open(objective, device, job.folder, checkpoint.model if checkpoint else None) as engine:
         training = Training(job, writer, data, objective, engine, checkpoint)
         return training.run(stop_requested)
 

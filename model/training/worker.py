@@ -21,7 +21,7 @@ from typing import TextIO
 import numpy as np
 import torch
 
-from model.training.config import PARENT_VARIABLE, TrainerStatus, TrainingJob
+from model.training.job import PARENT_VARIABLE, TrainerStatus, TrainingJob
 from storage.errors import Fault, InputError
 
 log = logging.getLogger("model.training.worker")  # __name__ is __main__ here

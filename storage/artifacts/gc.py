@@ -19,7 +19,7 @@ from typing import Literal
 from storage.artifacts.lease import TAKEOVER, holder_is_gone
 from storage.artifacts.records import LeaseRecord, Part, Run, decode_record
 from storage.artifacts.store import Store
-from storage.backends.local import WRITES
+from storage.backends.base import WRITES
 from storage.errors import CorruptRecordError, InputError
 
 log = logging.getLogger(__name__)
@@ -267,7 +267,7 @@ def _local_garbage(store: Store, leased: frozenset[Ref], oldest: float) -> Itera
     at_work = {root / f"{stage}-{key}" for stage, key in leased}
     places = [*_children(root), *_children(fetched)]
     for path in places:
-        if path not in at_work and path not in (fetched, root / Path(WRITES).name):
+        if path not in at_work and path not in (fetched, root / WRITES):
             size, last_use = _size_and_last_use(path)
             if last_use < oldest:
                 reason = "a copy of a remote file" if path.parent == fetched else "work that nobody went on with"

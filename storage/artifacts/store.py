@@ -19,7 +19,6 @@ from pathlib import Path
 from storage.artifacts.lease import Lease
 from storage.artifacts.local_copies import fetched_copy, fetched_folder
 from storage.artifacts.records import Manifest, Pin, RecordT, Run, StoredFile, decode_record, encode_record, now
-from storage.backends.local import TEMPORARY, LocalBackend
 from storage.backends.registry import open_backend
 from storage.errors import CorruptFileError, CorruptRecordError, InputError
 
@@ -143,8 +142,8 @@ class Store:
     def scratch_root(self) -> Path:
         """Return the folder of this machine that holds all unfinished work on this store."""
         chosen = os.environ.get("PILE_SCRATCH")
-        if isinstance(self.backend, LocalBackend) and not chosen:
-            return self.backend.root / TEMPORARY
+        if not chosen and (own := self.backend.scratch()) is not None:
+            return own
         root = Path(chosen or Path.home() / ".cache" / "pile-pipeline").absolute()
         return root / hashlib.sha256(self.url.encode()).hexdigest()[:12]
 
@@ -213,7 +212,7 @@ class Artifact:
 
         Raises: CorruptFileError if the bytes are not those that were committed.
         """
-        path = f"{artifact_folder(self.manifest.stage, self.manifest.key)}/{file.path}"
+        path = self._path(file)
         try:
             local = self.store.backend.local(path)
             if local is not None:
@@ -226,6 +225,9 @@ class Artifact:
                 return self._checked(file, self.store.cached_copy(file, path))
         except FileNotFoundError:
             raise self.corrupt(file, "found no file") from None
+
+    def _path(self, file: StoredFile) -> str:
+        return f"{artifact_folder(self.manifest.stage, self.manifest.key)}/{file.path}"
 
     def _checked(self, file: StoredFile, local: Path) -> Path:
         status = local.stat()
@@ -244,12 +246,15 @@ class Artifact:
 
         Raises: CorruptFileError if there is no such part.
         """
-        members = {file.role: self.open(file) for file in self.manifest.files if file.part == part}
-        if not members:
+        files = [file for file in self.manifest.files if file.part == part]
+        if not files:
             raise CorruptFileError(f"{self.url} must hold the part {part!r}, found none of that name")
-        if isinstance(self.store.backend, LocalBackend):
-            role, path = next(iter(members.items()))
-            return path.parents[role.count("/")]
+        members = {file.role: self.open(file) for file in files}
+        first = files[0]
+        if (
+            self.store.backend.local(self._path(first)) is not None
+        ):  # then all files lie together, under their names
+            return members[first.role].parents[first.role.count("/")]
         return fetched_folder(self.store.fetched_root(), members)
 
     def wrong_sizes(self, files: Iterable[StoredFile]) -> dict[str, CorruptFileError]:

@@ -1,8 +1,4 @@
-"""Whole files under one root: a local folder or an S3 prefix, through the same few calls.
-
-A write is visible completely or not at all. Nothing above relies on rename, on conditional PUT or on the
-order of a listing: data has names that no other attempt uses, and a record that names them comes last.
-"""
+"""Files in a local folder."""
 
 import contextlib
 import errno
@@ -13,23 +9,35 @@ import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+from storage.backends.base import WRITES, StoreBackend
 from storage.errors import Fault, InputError
 
-TEMPORARY = "scratch"
-"""Folder below a local root for files that are being written; same disk, so that they can be renamed."""
-
-WRITES = f"{TEMPORARY}/writes"
+SCRATCH = "scratch"
+"""Folder below a local root for unfinished work; same disk, so that finished files can be renamed."""
 
 RACES = 100
 """How often a write is tried again because the folder that it needs was removed under its hands."""
 
 
-class LocalBackend:
-    """StoreBackend in a folder of this machine, written through a temporary name, flushed and renamed.
+def open_folder(url: str) -> "LocalBackend":
+    """Open a folder given as its path or as `file:///...`. Raises: InputError if it is not on this machine."""
+    if "://" not in url:
+        return LocalBackend(Path(url))
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise InputError(f"a file:// store must be on this machine, found {url!r}; write file:///folder")
+    return LocalBackend(Path(unquote(parts.path)))
+
+
+class LocalBackend(StoreBackend):
+    """A folder of this machine, written through a temporary name, flushed and renamed.
 
     Links to folders below the root are not followed when listing: what lies behind them belongs to someone else.
     """
+
+    exact_create = True  # on every disk that knows hard links
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
@@ -48,7 +56,7 @@ class LocalBackend:
             self._publish(temporary, path)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write only if absent; exact on a local disk that knows hard links."""
+        """Write only if absent; nearly exact on a disk without hard links."""
         with self._temporary() as temporary:
             _write_flushed(temporary, data)
             return self._publish(temporary, path, replace=False)
@@ -112,13 +120,17 @@ class LocalBackend:
             except OSError:  # not empty, or another process was faster
                 break
 
-    def local(self, path: str) -> Path | None:
+    def local(self, path: str) -> Path:
         """Return the path itself."""
         return self.root / path
 
+    def scratch(self) -> Path:
+        """Return a folder below the root."""
+        return self.root / SCRATCH
+
     def unfinished(self) -> Iterator[tuple[str, int, float]]:
         """Yield the temporary files."""
-        yield from self.list(WRITES)
+        yield from self.list(f"{SCRATCH}/{WRITES}")
 
     def abandon(self, name: str) -> None:
         """Remove a temporary file, but never the folder: another process may be about to use it."""
@@ -126,7 +138,7 @@ class LocalBackend:
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[Path]:
-        folder = self.root / WRITES
+        folder = self.scratch() / WRITES
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / uuid.uuid4().hex
         try:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from storage.backends.base import StoreBackend
 from storage.errors import Fault, InputError
 
 TRIES = 3
@@ -24,8 +25,8 @@ UPLOAD = "?uploadId="
 """Separates path and upload in the name of an unfinished upload."""
 
 
-class S3Backend:
-    """Files under an S3 prefix. Can be used in any number of processes and threads."""
+class S3Backend(StoreBackend):
+    """Files under an S3 prefix. How exact `create` is depends on the server: conditional PUT is not in all."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -127,10 +128,6 @@ class S3Backend:
         """Remove the object."""
         with contextlib.suppress(FileNotFoundError), self._explained(path):
             self.filesystem.rm_file(self._key(path))
-
-    def local(self, path: str) -> Path | None:
-        """Return None: objects must be fetched."""
-        return None
 
     def unfinished(self) -> Iterator[tuple[str, int, float]]:
         """Yield multipart uploads that were not completed; their parts are stored, and paid for, invisibly."""

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from model.training.engines.registry import AnyEngine, engine_config
 from storage.config import Config
 
 
@@ -18,10 +19,9 @@ class Execution(Config):
     """Processes for the data stages; 0 means one per core."""
     device: Literal["auto", "cpu", "mps", "cuda"] = "auto"
     """Where the model is trained and evaluated; `auto` takes a GPU if there is one."""
-    engine: Literal["local", "deepspeed"] = "local"
-    """Training engine: `local` is plain torch in one process, `deepspeed` shards over `processes`."""
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    """What DeepSpeed shards: nothing, optimizer states, gradients too, parameters too."""
+    engine: AnyEngine = engine_config()
+    """Training engine: its name, or `name` and its options. `local` is plain torch in one process, `deepspeed`
+    spreads over `processes` and takes `zero_stage`."""
     processes: int = Field(default=1, ge=1)
     """Training processes on this machine."""
     threads: int = Field(default=0, ge=0)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from model.training.config import PARENT_VARIABLE, TrainerStatus, TrainingJob
+from model.training.job import PARENT_VARIABLE, TrainerStatus, TrainingJob
 from storage.artifacts.records import JsonDict
 from storage.errors import Fault, InputError
 

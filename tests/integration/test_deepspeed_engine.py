@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 
 from model.families.presets import preset_shape
 from model.families.rope.config import RopeShape
-from model.training.config import FINAL, REPORT, TrainConfig, TrainingJob
+from model.training.config import FINAL, REPORT, TrainConfig
+from model.training.job import TrainingJob
 from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
@@ -33,7 +34,12 @@ CONFIG = TrainConfig(
     eval_sequences=5,  # not a multiple of two processes
     log_every=1,
 )
-TWO = {"engine": "deepspeed", "processes": 2}
+
+
+def on_two(**options: object) -> dict[str, object]:
+    return {"engine": {"name": "deepspeed", **options}, "processes": 2}
+
+
 WORLD = changed(
     CONFIG, model=changed(preset_shape("world-1m"), d_model=32, num_experts=8, top_k=2), learning_rate=3e-3
 )
@@ -113,7 +119,7 @@ def assert_close(found: Training, expected: Training) -> None:
 def test_deepspeed_trains_and_resumes_like_the_local_engine(
     training: Training, local: Training, zero_stage
 ) -> None:
-    training.run(**TWO, zero_stage=zero_stage)
+    training.run(**on_two(zero_stage=zero_stage))
     assert_close(training, local)
     settings = json.loads(training.file(REPORT, "engine.json").read_bytes())
     assert settings["deepspeed"]["zero_optimization"]["stage"] == zero_stage
@@ -121,7 +127,7 @@ def test_deepspeed_trains_and_resumes_like_the_local_engine(
 
     straight_metrics, straight_weights = training.metrics(), training.weights()
     training.forget_result()
-    training.run(**TWO, zero_stage=zero_stage)
+    training.run(**on_two(zero_stage=zero_stage))
     assert training.steps[0] == 4  # continued, not begun again
     assert training.metrics() == straight_metrics
     for name, tensor in straight_weights.items():
@@ -129,13 +135,13 @@ def test_deepspeed_trains_and_resumes_like_the_local_engine(
 
 
 def test_checkpoint_is_continued_by_another_engine_on_other_processes(training: Training, local: Training) -> None:
-    training.run(**TWO, zero_stage=3)
+    training.run(**on_two(zero_stage=3))
     training.forget_result()
     training.run()
     assert training.steps[0] == 4
     assert_close(training, local)
     training.forget_result()
-    training.run(**TWO, zero_stage=1)  # from the same checkpoint of ZeRO-3
+    training.run(**on_two(zero_stage=1))  # from the same checkpoint of ZeRO-3
     assert training.steps[0] == 4
     assert_close(training, local)
 
@@ -148,7 +154,7 @@ def test_world_model_trains_like_the_local_engine_and_is_continued_by_it(
     folders = [tmp_path / name for name in ("ours", "local")]
     found, local = (Training(job_for(make_corpus(folder, probes=PROBES), WORLD), folder) for folder in folders)
     local.run()
-    found.run(**TWO, zero_stage=zero_stage)
+    found.run(**on_two(zero_stage=zero_stage))
     assert_close(found, local)
     biases = [name for name in local.weights() if name.endswith("e_score_correction_bias")]
     assert len(biases) == WORLD.model.n_layers
@@ -169,7 +175,7 @@ def test_interrupted_processes_agree_on_the_step_that_they_save(training: Traini
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.run(interrupt, **TWO)
+        training.run(interrupt, **on_two())
     saved = sorted(training.writer.parts())
     assert FINAL not in saved
     assert int(saved[-1].removeprefix("step-")) >= 3

@@ -1,28 +1,52 @@
-"""The training engines by name."""
+"""The training engines by name.
 
-import os
-from typing import TYPE_CHECKING
+A new one is a folder here with its options, a class, and a line below; or an entry point of the group
+`pile_pipeline.engines` in another package.
+"""
 
-from model.layers.device import choose_device
-from model.training.config import TrainingJob
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from model.training.engines.base import EngineConfig
+from storage.registry import Registry
+
+ENGINES: Registry[type[EngineConfig]] = Registry(
+    "training engine",
+    "pile_pipeline.engines",
+    {
+        "local": "model.training.engines.local.config:LocalConfig",
+        "deepspeed": "model.training.engines.deepspeed.config:DeepSpeedConfig",
+    },
+)
+
+DEFAULT = "local"
+"""The engine that runs everywhere."""
+
+
+def engine_config(name: str = DEFAULT) -> EngineConfig:
+    """Return an engine's options as they come. Raises: InputError if there is none of that name."""
+    return ENGINES.get(name)()  # type: ignore[call-arg]  # every member has a default for its name
+
+
+def _by_name(value: Any) -> Any:
+    """Read `"deepspeed"` as `{"name": "deepspeed"}`. Raises: InputError for an engine that there is not."""
+    if isinstance(value, str):
+        value = {"name": value}
+    if isinstance(value, dict) and isinstance(name := value.get("name", DEFAULT), str):
+        ENGINES.get(name)
+        return {"name": name, **value}
+    return value
+
 
 if TYPE_CHECKING:
-    from model.training.objective import Objective
-from model.training.engines.base import Engine
-from model.training.model_state import ModelState
-
-
-def open_engine(job: TrainingJob, objective: "Objective", resume: ModelState | None) -> Engine:
-    """Return the engine of the job, around a model that already has its weights.
-
-    Raises: InputError if this machine cannot run it.
-    """
-    if job.engine == "deepspeed":
-        # Without it DeepSpeed takes a GPU that it finds, whatever the job says.
-        os.environ["DS_ACCELERATOR"] = choose_device(job.device).type
-        from model.training.engines.deepspeed import DeepSpeedEngine  # noqa: PLC0415 - seconds, and optional
-
-        return DeepSpeedEngine(job, objective, resume)
-    from model.training.engines.local import LocalEngine  # noqa: PLC0415 - it imports this module
-
-    return LocalEngine(objective, choose_device(job.device), resume)
+    AnyEngine = EngineConfig
+else:
+    # Pydantic chooses by the field `name`; type checkers know what all share.
+    AnyEngine = Annotated[
+        reduce(or_, (member for _, member in ENGINES.members())),
+        Field(discriminator="name"),
+        BeforeValidator(_by_name),
+    ]

@@ -38,7 +38,13 @@ def test_override_replaces_one_field_and_no_other() -> None:
         ({"train_tokenizer.vocab_size": -1}, "train_tokenizer.vocab_size: .*greater.*found -1"),
         ({"train.learning_rate": float("inf")}, "learning_rate.*finite"),
         ({"train.max_steps": True}, "train.max_steps: .*integer, found True"),
-        ({"execution.engine": "magic"}, "'local' or 'deepspeed'.*found 'magic'"),
+        ({"execution.engine": "magic"}, "execution.engine: .*one of local, deepspeed.*found 'magic'"),
+        ({"execution.engine": 3}, "execution.engine: .*found 3"),
+        ({"execution.engine.zero_stage": 3}, "execution.engine.zero_stage: the recipe has no such field"),
+        (
+            {"execution.engine": "deepspeed", "execution.engine.zero_stage": 4},
+            "execution.engine.zero_stage: .*0, 1, 2 or 3, found 4",
+        ),
         ({"name": 3}, "name: .*string, found 3"),
         ({"train.model": 3}, "train.model: a model must be the name of a preset .*found 3$"),
         ({"train.model": None}, "train.model: a model must be the name of a preset .*found None$"),
@@ -126,3 +132,18 @@ def test_recipe_that_does_not_exist_names_those_that_do() -> None:
         find_recipe("dmo")
     with pytest.raises(InputError, match="readable"):
         find_recipe("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"execution.engine": "deepspeed", "execution.engine.zero_stage": 3},
+        {"execution.engine.name": "deepspeed", "execution.engine.zero_stage": 3},
+        {"execution.engine": {"name": "deepspeed", "zero_stage": 3}},
+    ],
+)
+def test_engine_is_a_name_with_its_own_options(overrides: dict[str, object]) -> None:
+    execution = find_recipe("demo", overrides).execution
+    assert execution.model_dump()["engine"] == {"name": "deepspeed", "zero_stage": 3}
+    assert type(execution).model_validate_json(execution.model_dump_json()) == execution
+    assert find_recipe("demo", {"execution.engine": "local"}) == find_recipe("demo")

@@ -87,7 +87,7 @@ def test_checkpoint_of_another_training_is_refused(job, writer) -> None:
 
 def test_checkpoint_is_continued_with_another_engine_and_place(job, writer) -> None:
     save(writer, job, PROGRESS, some_state(), METRICS)
-    other = changed(job, engine="deepspeed", processes=2, zero_stage=3, threads=4)
+    other = changed(job, engine={"name": "deepspeed", "zero_stage": 3}, processes=2, threads=4)
     assert load_checkpoint(writer, other, checkpoint_name(70)).progress == PROGRESS
 
 

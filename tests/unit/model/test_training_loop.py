@@ -16,8 +16,9 @@ from model.families.presets import preset_shape
 from model.families.rope.config import RopeShape
 from model.layers.language_model import LanguageModel
 from model.pretrained.weights import load_model
-from model.training.config import FINAL, REPORT, TrainConfig, TrainingJob, model_config_for
+from model.training.config import FINAL, REPORT, TrainConfig, model_config_for
 from model.training.data import open_data
+from model.training.job import TrainingJob
 from model.training.loop import train
 from model.training.schedules.cosine import learning_rate
 from storage.artifacts.store import Store

@@ -14,7 +14,7 @@ from model.families.world.config import WorldConfig
 from model.families.world.network import WorldModel
 from model.training.batch import Batch, Totals
 from model.training.config import TrainConfig
-from model.training.engines.local import LocalEngine
+from model.training.engines.local.engine import LocalEngine
 from model.training.objective import LabelCounts, Objective, class_weights, split_labels
 from model.training.optimizers.adamw import build_optimizer, set_learning_rate
 from model.training.schedules.cosine import expert_bias_rate

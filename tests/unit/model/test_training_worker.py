@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from model.training.config import PARENT_VARIABLE, TrainerStatus
+from model.training.job import PARENT_VARIABLE, TrainerStatus
 from model.training.worker import log_as_json, report, status_of
 from storage.errors import CorruptFileError, InputError
 

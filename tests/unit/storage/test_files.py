@@ -1,5 +1,6 @@
+"""Roots by URL, and the local disk under adverse conditions; what all backends promise: tests/conformance."""
+
 import errno
-import hashlib
 import os
 import shutil
 import signal
@@ -10,20 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from storage.backends.base import StoreBackend
 from storage.backends.local import LocalBackend
 from storage.backends.registry import open_backend
 from storage.backends.s3 import S3Backend
 from storage.errors import Fault, InputError
 
 REPOSITORY = Path(__file__).parents[3]
-
-# ---- what every place that keeps files must do -----------------------------------------------------
-
-
-@pytest.fixture
-def files(store_url: str) -> StoreBackend:
-    return open_backend(store_url)
 
 
 @pytest.fixture
@@ -32,82 +25,6 @@ def finished(tmp_path: Path) -> Path:
     path = tmp_path / "finished"
     path.write_bytes(b"finished")
     return path
-
-
-@pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 300], ids=len)
-def test_files_return_what_was_written(files: StoreBackend, data: bytes) -> None:
-    files.write("a/b/c.json", b"old")
-    files.write("a/b/c.json", data)
-    assert files.read("a/b/c.json") == data
-    assert files.size("a/b/c.json") == len(data)
-    assert files.digest("a/b/c.json") == (len(data), hashlib.sha256(data).hexdigest())
-
-
-@pytest.mark.parametrize(
-    "name", ["Татарча текст.txt", "a b+c&d%20e.txt", "日本/🦙.json", "e\u0301", "\u00e9", "#1;=:@", "$('"]
-)
-def test_files_keep_any_name(files: StoreBackend, name: str) -> None:
-    files.write(f"a/{name}", b"x")
-    assert files.read(f"a/{name}") == b"x"
-    assert [path for path, *_ in files.list("a")] == [f"a/{name}"]
-
-
-@pytest.mark.parametrize("path", ["a/none", "none/none"])
-def test_files_say_when_a_file_is_not_there(files: StoreBackend, tmp_path: Path, path: str) -> None:
-    files.write("a/b", b"x")
-    for call in (files.read, files.size, files.digest, lambda path: files.fetch(path, tmp_path / "copy")):
-        with pytest.raises(FileNotFoundError):
-            call(path)
-
-
-def test_files_list_what_is_below_a_folder_in_order(files: StoreBackend) -> None:
-    for path in ("a/k/2", "a/k/10", "a/k/1/x", "a/k-1/x", "a/k1/x", "a/k.json", "b"):
-        files.write(path, path.encode())
-    assert [(path, size) for path, size, _ in files.list("a/k")] == [("a/k/1/x", 7), ("a/k/10", 6), ("a/k/2", 5)]
-    assert [path for path, *_ in files.list("a")] == sorted(
-        ["a/k/2", "a/k/10", "a/k/1/x", "a/k-1/x", "a/k1/x", "a/k.json"]
-    )
-    assert list(files.list("nowhere")) == []
-
-
-def test_files_create_only_what_is_not_there(files: StoreBackend) -> None:
-    assert files.create("a/lease", b"first")
-    assert not files.create("a/lease", b"second")
-    assert files.read("a/lease") == b"first"
-    files.delete("a/lease")
-    assert files.create("a/lease", b"third")
-
-
-def test_files_take_over_a_local_file_and_give_a_copy(files: StoreBackend, finished: Path, tmp_path: Path) -> None:
-    files.put(finished, "a/data.bin")
-    assert not finished.exists()
-    files.fetch("a/data.bin", tmp_path / "copy")
-    assert (tmp_path / "copy").read_bytes() == b"finished"
-    assert files.read("a/data.bin") == b"finished"
-
-
-def test_files_take_over_what_a_link_leads_to(files: StoreBackend, finished: Path, tmp_path: Path) -> None:
-    link = tmp_path / "link"
-    link.symlink_to(finished)
-    files.put(link, "a/data.bin")
-    assert not link.is_symlink()
-    finished.unlink()
-    assert files.read("a/data.bin") == b"finished"
-
-
-def test_files_delete_is_no_error_twice(files: StoreBackend) -> None:
-    files.write("a/b", b"x")
-    files.delete("a/b")
-    files.delete("a/b")
-    assert list(files.list("a")) == []
-
-
-def test_files_written_completely_leave_nothing_unfinished(files: StoreBackend, finished: Path) -> None:
-    files.write("a", b"x")
-    files.create("b", b"x")
-    files.create("b", b"y")
-    files.put(finished, "c")
-    assert list(files.unfinished()) == []
 
 
 # ---- roots ---------------------------------------------------------------------------------------------
@@ -141,6 +58,11 @@ def test_open_files_finds_a_bucket(url: str) -> None:
 def test_open_files_refuses_what_is_no_store(url: str) -> None:
     with pytest.raises(InputError, match="store must"):
         open_backend(url)
+
+
+def test_open_files_names_the_schemes_that_there_are() -> None:
+    with pytest.raises(InputError, match=r"begins with one of file://, s3://.*found 'gs://b/a'"):
+        open_backend("gs://b/a")
 
 
 def test_open_files_refuses_a_file_as_root(finished: Path) -> None:

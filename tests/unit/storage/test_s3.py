@@ -1,7 +1,6 @@
 import errno
 import hashlib
 import http.server
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -63,38 +62,6 @@ def test_s3_sees_what_another_client_writes_and_deletes(s3_url: str) -> None:
     assert [path for path, *_ in first.list("a")] == ["a/2"]
     with pytest.raises(FileNotFoundError):
         first.size("a/1")
-
-
-def test_s3_works_in_a_forked_child_of_a_process_that_used_it(s3_url: str) -> None:
-    files = S3Backend(s3_url)
-    files.write("a/parent", b"from the parent")
-    child = os.fork()
-    if child == 0:
-        try:
-            files.write("a/child", files.read("a/parent") + b" and the child")
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    assert files.read("a/child") == b"from the parent and the child"
-
-
-def test_s3_works_in_many_threads_at_once(s3_url: str) -> None:
-    files = S3Backend(s3_url)
-    wrong: list[object] = []
-
-    def work(name: str) -> None:
-        for turn in range(5):
-            files.write(f"a/{name}", f"{name} {turn}".encode())
-            if files.read(f"a/{name}") != f"{name} {turn}".encode():
-                wrong.append(name)
-
-    threads = [threading.Thread(target=work, args=(str(index),)) for index in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-    assert len(list(files.list("a"))) == 6
 
 
 def test_s3_store_may_be_a_whole_bucket(s3_url: str) -> None:

@@ -10,7 +10,8 @@ import torch
 
 from model.families.rope.config import RopeShape
 from model.pretrained.weights import load_model
-from model.training.config import FINAL, ArtifactRef, TrainConfig, TrainerStatus, TrainingJob
+from model.training.config import FINAL, TrainConfig
+from model.training.job import ArtifactRef, TrainerStatus, TrainingJob
 from model.training.loop import train
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
@@ -20,8 +21,9 @@ from tasks.core.context import TABLES
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, stage_key
+from tasks.train.build import check_execution
 from tasks.train.process import failure
-from tasks.train.stage import STAGE, check_execution
+from tasks.train.stage import STAGE
 
 CONFIG = TrainConfig(
     model=RopeShape(n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24),

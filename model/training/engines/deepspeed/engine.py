@@ -21,22 +21,20 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
-from model.layers.device import choose_device
 from model.training.batch import Batch, Totals
-from model.training.config import TrainingJob
+from model.training.config import TrainConfig
 from model.training.model_state import MOMENTS, ModelState, model_weights
 from model.training.objective import Objective
 from model.training.optimizers.adamw import adamw_moments, build_optimizer, restore_adamw, set_learning_rate
-from storage.errors import InputError
 
 
 class DeepSpeedEngine:
     """One process of a DeepSpeed training; started by torchrun, which sets rank and world size."""
 
-    def __init__(self, job: TrainingJob, objective: Objective, resume: ModelState | None) -> None:
-        self.device = choose_device(job.device)
-        if self.device.type == "mps":
-            raise InputError("the deepspeed engine needs cpu or cuda, found device 'mps'; use the local engine")
+    def __init__(
+        self, objective: Objective, device: torch.device, folder: str, zero_stage: int, resume: ModelState | None
+    ) -> None:
+        self.device = device
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         # DeepSpeed 0.19.8 calls names that torch 2.13 renames: a warning in every step.
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
@@ -45,22 +43,22 @@ class DeepSpeedEngine:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(
             "nccl" if self.device.type == "cuda" else "gloo",
-            init_method=f"file://{job.folder}/processes",  # a TCP store would listen on all interfaces
+            init_method=f"file://{folder}/processes",  # a TCP store would listen on all interfaces
             rank=int(os.environ["RANK"]),
             world_size=int(os.environ["WORLD_SIZE"]),
             verbose=False,
         )
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.zero_stage = job.zero_stage
-        self.config = deepspeed_config(job, self.world)
+        self.zero_stage = zero_stage
+        self.config = deepspeed_config(objective.config, zero_stage, self.world)
         self.model = model = objective.model
-        optimizer = build_optimizer(model, job.config)  # ours: DeepSpeed's own would be compiled, too
+        optimizer = build_optimizer(model, objective.config)  # ours: DeepSpeed's own would be compiled, too
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=objective, optimizer=optimizer, config=self.config
         )
         self._norm = torch.zeros(())
         if self.zero_stage == 0:
-            self.max_grad_norm = job.config.max_grad_norm
+            self.max_grad_norm = objective.config.max_grad_norm
             self.optimizer.register_step_pre_hook(self._clip)
         self._restore(resume)
 
@@ -146,20 +144,19 @@ class DeepSpeedEngine:
         dist.destroy_process_group()  # without it a process may end with SIGABRT
 
 
-def deepspeed_config(job: TrainingJob, world: int) -> dict[str, Any]:
+def deepspeed_config(config: TrainConfig, zero_stage: int, world: int) -> dict[str, Any]:
     """Return the complete configuration: nothing is "auto", and no default of DeepSpeed's decides a result.
 
     Source: measured with DeepSpeed 0.19.8, where an unknown name at the top is ignored in silence and an absent
     `gradient_clipping` means 1.0.
     """
-    config = job.config
     return {
         "train_batch_size": config.global_batch_size,
         "train_micro_batch_size_per_gpu": config.micro_batch_size,
         "gradient_accumulation_steps": config.global_batch_size // (config.micro_batch_size * world),
         "managed_gradient_accumulation": False,  # the loop says when a step is complete
-        "gradient_clipping": config.max_grad_norm if job.zero_stage else 0.0,  # stage 0: _clip
-        "zero_optimization": {"stage": job.zero_stage, "overlap_comm": False},
+        "gradient_clipping": config.max_grad_norm if zero_stage else 0.0,  # stage 0: _clip
+        "zero_optimization": {"stage": zero_stage, "overlap_comm": False},
         "zero_allow_untested_optimizer": False,
         "wall_clock_breakdown": False,
         "steps_per_print": 2**31,

@@ -1,0 +1,1 @@
+"""DeepSpeed: a training spread over processes."""
