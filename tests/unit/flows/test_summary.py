@@ -1,6 +1,7 @@
 import pytest
 
-from flows.summary import counted, describe, size, text_table
+from flows.summary import describe
+from flows.tables import counted, size, text_table
 
 
 @pytest.mark.parametrize(
