@@ -1,7 +1,8 @@
 """The flow `pile-pipeline`: download, filter, dedup, train-tokenizer, tokenize, pack, train, evaluate, publish.
 
-Each stage is a Prefect task that ends as `Cached` when the store holds its artifact. Which stages follow which
-stands in `flows/stages.py`; what a stage does stands in its file in `tasks/`.
+Each stage is a Prefect task that ends as `Cached` when the store holds its artifact. Which stages there are stands
+in `flows/stages.py`, which of them a recipe runs follows in `flows/chain.py`; what one does stands in its folder
+in `tasks/`.
 """
 
 import logging
@@ -10,15 +11,14 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
+from flows.chain import ALL, Step
 from flows.runs import Request, new_run_id, run_stages
-from flows.stages import LAST
 from flows.summary import summary_markdown
 from storage.artifacts.store import Artifact
-from storage.config import Config
 from tasks.core.prefect_task import run_as_task
-from tasks.core.stage import RunContext, Stage, StageResult
+from tasks.core.stage import RunContext, StageResult
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def pile_pipeline(
     recipe: str = "demo",
     overrides: dict[str, Any] | None = None,
-    target: str = LAST,
+    target: str = ALL,
     force: list[str] | None = None,
     store: str | None = None,
 ) -> str:
@@ -36,7 +36,7 @@ def pile_pipeline(
     Args:
         recipe: Name of a recipe, or path of a .yaml or .json file.
         overrides: Fields to replace, as `{"train_tokenizer.vocab_size": 3000}`.
-        target: The last stage wanted.
+        target: The last stage wanted, or `all` for every stage that the recipe has on.
         force: Stages to run again although their artifact is finished.
         store: Folder or s3:// URL of the artifact store; PILE_STORE or `pile-store` if not given.
 
@@ -60,10 +60,11 @@ def run_with_prefect(request: Request, run_id: str) -> dict[str, StageResult]:
     )
     states: dict[str, State[StageResult]] = {}
 
-    def execute(stage: Stage, config: Config, inputs: Mapping[str, Artifact], force: bool) -> StageResult:
-        after = [states[name] for name in stage.inputs.values()]
-        states[stage.name] = run_as_task(stage, config, inputs, context, force=force, after=after)
-        return states[stage.name].result()
+    def execute(step: Step, inputs: Mapping[str, Artifact], force: bool) -> StageResult:
+        after = [states[name] for name in step.inputs.values()]
+        state = run_as_task(step.stage, step.config, inputs, context, force=force, after=after)
+        states[step.stage.name] = state
+        return state.result()
 
     results = run_stages(request, run_id, execute)
     create_markdown_artifact(

@@ -1,11 +1,10 @@
 """What a run would do, and why. Reads the store and the checksums of the sources; writes nothing."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flows.recipes.schema import Recipe
-from flows.stages import needed_for
+from flows.chain import Step
 from storage.artifacts.records import Manifest
 from storage.artifacts.store import Artifact, Store
 from storage.config import Config
@@ -39,15 +38,15 @@ class StagePlan:
         return {"stage": self.stage.name, "state": self.state, "key": self.key, "changes": changes}
 
 
-def make_plan(recipe: Recipe, store: Store, target: str, force: Collection[str] = ()) -> list[StagePlan]:
-    """Say for the target and everything below it: cached, to run, or waiting for an upstream result.
+def make_plan(steps: Sequence[Step], store: Store, force: Collection[str] = ()) -> list[StagePlan]:
+    """Say of each step, given in running order: cached, to run, or waiting for an upstream result.
 
-    Raises: Fault if the store or the source's checksums cannot be read; InputError for an unknown stage.
+    Raises: Fault if the store or the source's checksums cannot be read.
     """
     plans: dict[str, StagePlan] = {}
-    for stage in needed_for(target):
-        config: Config = getattr(recipe, stage.config_field)
-        upstream = {role: plans[name] for role, name in stage.inputs.items()}
+    for step in steps:
+        stage, config = step.stage, step.config
+        upstream = {role: plans[name] for role, name in step.inputs.items()}
         waiting_for = [plan.stage.name for plan in upstream.values() if plan.artifact is None]
         if waiting_for:
             changes, _ = _changes(stage, config, None, None, store)

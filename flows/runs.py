@@ -11,22 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows.chain import Step
 from flows.planning import StagePlan
 from flows.recipes.reading import find_recipe
 from flows.recipes.schema import Recipe
-from flows.stages import checked_stage, needed_for
 from storage.artifacts.records import Run, RunStage, StageState, now
 from storage.artifacts.store import Artifact, Store
-from storage.config import Config
 from storage.errors import Fault, InputError
-from tasks.core.stage import Stage, StageResult
+from tasks.core.stage import StageResult
 
 log = logging.getLogger(__name__)
 
 DEFAULT_STORE = "pile-store"
 
-Execute = Callable[[Stage, Config, Mapping[str, Artifact], bool], StageResult]
-"""Runs or finds one stage: (stage, config, inputs, force) -> result."""
+Execute = Callable[[Step, Mapping[str, Artifact], bool], StageResult]
+"""Runs or finds one stage: (step, inputs, force) -> result."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ class Request:
     target: str
     force: frozenset[str]
     store: Store
+    steps: tuple[Step, ...]
+    """What the target needs, in running order."""
 
     @classmethod
     def checked(
@@ -48,14 +49,16 @@ class Request:
         store: str | None,
     ) -> "Request":
         """Resolve names. Raises: InputError for anything that does not exist or cannot be."""
-        needed = [stage.name for stage in needed_for(target)]
-        forced = frozenset(checked_stage(name).name for name in force)
+        found = find_recipe(recipe, overrides)
+        steps = found.steps(target)
+        needed = [step.stage.name for step in steps]
+        forced = frozenset(force)
         if unneeded := forced.difference(needed):
             raise InputError(
                 f"a forced stage must be one that {target} needs ({', '.join(needed)}), "
                 f"found {', '.join(sorted(unneeded))}; choose another target"
             )
-        return cls(find_recipe(recipe, overrides), target, forced, open_store(store))
+        return cls(found, target, forced, open_store(store), steps)
 
 
 def open_store(url: str | None) -> Store:
@@ -73,14 +76,14 @@ def run_stages(request: Request, run_id: str, execute: Execute) -> dict[str, Sta
     record = _RunRecord(request, run_id)
     results: dict[str, StageResult] = {}
     try:
-        for stage in needed_for(request.target):
-            record.update(stage.name, "running")
-            inputs = {role: results[name].artifact for role, name in stage.inputs.items()}
-            config: Config = getattr(request.recipe, stage.config_field)
-            result = execute(stage, config, inputs, stage.name in request.force)
-            results[stage.name] = result
-            log.info("%s: %s in %.1f s", stage.name, "cached" if result.cached else "done", result.seconds)
-            record.update(stage.name, "cached" if result.cached else "done", result)
+        for step in request.steps:
+            name = step.stage.name
+            record.update(name, "running")
+            inputs = {role: results[source].artifact for role, source in step.inputs.items()}
+            result = execute(step, inputs, name in request.force)
+            results[name] = result
+            log.info("%s: %s in %.1f s", name, "cached" if result.cached else "done", result.seconds)
+            record.update(name, "cached" if result.cached else "done", result)
     except BaseException as error:
         record.fail(error)
         raise

@@ -5,16 +5,18 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from flows.command.store import print_json
+from flows.command.output import print_json
 from flows.recipes.reading import find_recipe
 from flows.recipes.registry import RECIPES
-from flows.summary import counted, text_table
+from flows.tables import counted, text_table
 from model.families import estimate as paper
 from model.families.presets import PRESETS
 from model.families.registry import ModelConfig
 from model.families.world.config import WorldConfig
-from model.training.config import model_config_for
+from model.training.config import TrainConfig, model_config_for
 from storage.errors import InputError
+from tasks.pack.config import PackConfig
+from tasks.train_tokenizer.config import TrainTokenizerConfig
 
 PILE_TOKENS = 300e9
 """About what The Pile holds, read once: the tokens of a preset, which has no recipe to say."""
@@ -83,12 +85,13 @@ def _find_subject(options: argparse.Namespace) -> Subject:
     name, tokens = options.model, PILE_TOKENS
     if name in RECIPES or name.endswith((".yaml", ".yml", ".json")):
         recipe = find_recipe(name)
-        length = options.sequence_length or recipe.pack.sequence_length
+        pack, training = recipe.section(PackConfig), recipe.section(TrainConfig)
+        length = options.sequence_length or pack.sequence_length
         config = model_config_for(
-            recipe.train.model, recipe.train_tokenizer.vocab_size, recipe.pack.sequence_length
+            training.model, recipe.section(TrainTokenizerConfig).vocab_size, pack.sequence_length
         )
         source = "recipe"
-        tokens = float(recipe.train.max_steps * recipe.train.global_batch_size * length)
+        tokens = float(training.max_steps * training.global_batch_size * length)
     elif name in PRESETS:
         config = PRESETS[name]
         length = options.sequence_length or config.max_seq_len

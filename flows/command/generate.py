@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.command.store import existing_store, find_artifact, print_json
-from flows.summary import text_table
+from flows.command.output import print_json
+from flows.command.store import existing_store, find_artifact
+from flows.tables import text_table
 from model.pretrained.trained_model import open_trained
 from storage.artifacts.store import Artifact, Store
 from storage.errors import InputError

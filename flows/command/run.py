@@ -1,31 +1,29 @@
 """What the verbs of `pile` that make something do. Results go to standard output, log lines to standard error."""
 
 import argparse
-import functools
 import json
 import logging
-from collections.abc import Callable
 from typing import Any
 
-from flows.command.store import find_run, print_json, print_run
+from flows.command.output import print_json
+from flows.command.store import find_run, print_run
 from flows.planning import StagePlan, make_plan
 from flows.recipes.reading import find_recipe, parse_override
 from flows.recipes.registry import RECIPES
-from flows.recipes.schema import Recipe
-from flows.runs import Request, new_run_id, open_store, record_cached_run
-from flows.summary import text_table
+from flows.runs import Request, new_run_id, record_cached_run
+from flows.service import settings
+from flows.tables import text_table
 from storage.artifacts.store import Store
+from storage.config import Config
 
 log = logging.getLogger(__name__)
-
-Command = Callable[[argparse.Namespace], int]
 
 
 def run(options: argparse.Namespace) -> int:
     """Run a recipe: through Prefect, or not at all when every stage is finished."""
     overrides = dict(parse_override(text) for text in options.overrides)
     request = Request.checked(options.recipe, overrides, options.target, options.force, options.store)
-    plans = make_plan(request.recipe, request.store, request.target, request.force)
+    plans = make_plan(request.steps, request.store, request.force)
     if all(plan.state == "cached" for plan in plans):
         run_id = new_run_id()
         record_cached_run(request, run_id, plans)
@@ -71,49 +69,34 @@ def recipes(options: argparse.Namespace) -> int:
     if options.json:
         print_json(json.loads(recipe.model_dump_json()))
         return 0
-    for name, field in Recipe.model_fields.items():
-        value = getattr(recipe, name)
-        if not hasattr(value, "identity"):
-            print(f"{name} = {value!r}")
+    for name, value in recipe:
+        if not isinstance(value, Config):
+            print(f"{name} = {value!r}" if value is not None else f"\n{name}: off")
             continue
         print(f"\n{name}: {(type(value).__doc__ or '').splitlines()[0]}")
-        for inner, inner_field in type(value).model_fields.items():
-            meaning = (inner_field.description or field.description or "").replace("\n", " ")
-            print(f"  {name}.{inner} = {json.dumps(getattr(value, inner), default=_plain)}    # {meaning}")
-    return 0
-
-
-def up(options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C."""
-    from flows.service.up import LocalServices  # noqa: PLC0415 - a web client that other verbs do not need
-
-    say = functools.partial(print, flush=True)
-    LocalServices(options.host, options.port, open_store(options.store).url, say).run()
+        for inner, field in type(value).model_fields.items():
+            meaning = (field.description or "").replace("\n", " ")
+            print(f"  {name}.{inner} = {json.dumps(dict(value)[inner], default=_plain)}    # {meaning}")
     return 0
 
 
 def _run_with_prefect(options: argparse.Namespace, overrides: dict[str, Any], store: Store) -> str:
-    from flows.service.embedded import prepare_prefect, send_log_lines  # noqa: PLC0415 - Prefect's import takes a second
+    settings.apply()
+    from flows.service.flow_run import run_flow  # noqa: PLC0415 - two seconds, and Prefect's settings come before
 
-    prepare_prefect()
-    from flows.pipeline import pile_pipeline  # noqa: PLC0415 - after its settings are made
-
-    try:
-        return pile_pipeline(
-            recipe=options.recipe,
-            overrides=overrides,
-            target=options.target,
-            force=options.force,
-            store=store.url,
-        )
-    finally:
-        send_log_lines()
+    return run_flow(
+        recipe=options.recipe,
+        overrides=overrides,
+        target=options.target,
+        force=options.force,
+        store=store.url,
+    )
 
 
 def _plans(options: argparse.Namespace, target: str, force: list[str]) -> list[StagePlan]:
     overrides = dict(parse_override(text) for text in options.overrides)
     request = Request.checked(options.recipe, overrides, target, force, options.store)
-    return make_plan(request.recipe, request.store, request.target, request.force)
+    return make_plan(request.steps, request.store, request.force)
 
 
 def _why(stage_plan: StagePlan) -> str:
@@ -123,4 +106,4 @@ def _why(stage_plan: StagePlan) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
+    return value.model_dump(mode="json") if isinstance(value, Config) else str(value)

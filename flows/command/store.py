@@ -9,9 +9,11 @@ import sys
 from pathlib import PurePosixPath
 from typing import Any
 
+from flows.command.output import print_json
 from flows.runs import open_store
-from flows.stages import STAGE_NAMES, checked_stage
-from flows.summary import counted, describe, size, tables, text_table
+from flows.stages import STAGES, all_stages
+from flows.summary import describe, tables
+from flows.tables import counted, size, text_table
 from storage.artifacts import lineage as lineages
 from storage.artifacts import verify as maintenance
 from storage.artifacts.records import Pin, Run, decode_record
@@ -31,7 +33,7 @@ def ls(options: argparse.Namespace) -> int:
             for r in store.runs()
         ]
     else:
-        stage = checked_stage(options.stage).name if options.stage else None
+        stage = STAGES.get(options.stage).name if options.stage else None
         pins = {(pin.stage, pin.key): pin.name for pin in readable_pins(store)[0]}
         rows = [
             {
@@ -50,7 +52,7 @@ def ls(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace) -> int:
     """Show a run, or an artifact with its counts, tables and files."""
     store = existing_store(options.store)
-    if options.what and ("/" in options.what or options.what in STAGE_NAMES):
+    if options.what and ("/" in options.what or options.what in STAGES.names()):
         return _show_artifact(find_artifact(store, options.what), options)
     found = find_run(store, options.what)
     if options.digests:
@@ -78,7 +80,7 @@ def lineage(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """Check every stored byte; exit code 1 if something is damaged."""
     store = existing_store(options.store)
-    stage = checked_stage(options.stage).name if options.stage else None
+    stage = STAGES.get(options.stage).name if options.stage else None
     problems = list(maintenance.verify_store(store, stage))
     damaged = [problem for problem in problems if problem.damage]
     if options.json:
@@ -172,7 +174,7 @@ def find_artifact(store: Store, what: str) -> Artifact:
     Raises: InputError if there is none.
     """
     stage, _, key = what.partition("/")
-    checked_stage(stage)
+    STAGES.get(stage)
     if not key:
         finished = [
             s for r in store.runs() for s in r.stages if s.stage == stage and s.state in ("done", "cached")
@@ -233,16 +235,19 @@ def print_run(store: Store, found: Run) -> int:
         f"run {found.run_id}, recipe {found.recipe_name}, {found.state}{': ' + found.error if found.error else ''}"
     )
     print(text_table(rows))
-    for name in ("train", "evaluate"):
+    stages = [made for made in all_stages() if made.name in artifacts]
+    for made in stages:
         try:
-            for title, table in tables(artifacts[name]).items() if name in artifacts else ():
-                print(f"\n{title}\n{text_table(table)}")
+            if made.highlight and not made.result:  # the tables of a folder are about its files
+                for title, table in tables(artifacts[made.name]).items():
+                    print(f"\n{title}\n{text_table(table)}")
         except CorruptFileError as error:
             damage.append(str(error))
     print(f"\nartifacts  {store.url}/artifacts")
-    if "publish" in artifacts:
+    for made in stages:
         try:
-            print(f"published  {artifacts['publish'].open_folder('huggingface')}")
+            if made.result:
+                print(f"{made.name:9}  {artifacts[made.name].open_folder(made.result)}")
         except CorruptFileError as error:
             damage.append(str(error))
     for message in damage:
@@ -270,9 +275,3 @@ def _show_artifact(artifact: Artifact, options: argparse.Namespace) -> int:
         files = [{"file": file.path, "bytes": file.bytes} for file in (*manifest.files, *manifest.reports)]
         print(f"\n{text_table(files)}\nin {artifact.url}")
     return 0
-
-
-def print_json(value: Any) -> None:
-    """Print a value as JSON."""
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
-    sys.stdout.write("\n")

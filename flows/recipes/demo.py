@@ -1,7 +1,8 @@
 """Recipes on the text that every Python installation carries, and on files of one's own."""
 
-from flows.recipes.schema import Recipe
+from flows.recipes.schema import Recipe, make_recipe
 from model.families.presets import preset_shape
+from model.training.config import TrainConfig
 from storage.config import changed
 from storage.sources.python_environment.texts import (
     DESCRIPTIONS,
@@ -13,15 +14,14 @@ from storage.sources.python_environment.texts import (
 from tasks.download.stage import DownloadConfig
 from tasks.evaluate.stage import EvaluateConfig
 from tasks.labels.field import FieldName
-from tasks.pack.stage import PackConfig
+from tasks.pack.config import PackConfig
 from tasks.publish.config import PublishConfig
-from tasks.train.stage import TrainConfig
-from tasks.train_tokenizer.stage import TrainTokenizerConfig
+from tasks.train_tokenizer.config import TrainTokenizerConfig
 
 
 def demo() -> Recipe:
     """Everything on two CPU cores in minutes, from the text that every Python installation carries."""
-    return Recipe(
+    return make_recipe(
         name="demo",
         description="library source, docstrings and licences to a 2M-parameter model; CPU, minutes, no network",
         download=DownloadConfig(
@@ -40,7 +40,7 @@ def demo() -> Recipe:
 
 def own_files() -> Recipe:
     """Text files of one's own, split by hash into training and held-out documents."""
-    return Recipe(
+    return make_recipe(
         name="own-files",
         description="your .jsonl, .jsonl.zst, .jsonl.gz, .parquet or .txt files; set download.files",
         download=DownloadConfig(files=("corpus/*",)),
@@ -57,6 +57,6 @@ def world_1m() -> Recipe:
         name="world-1m",
         description="the demo's text to a world model of the smallest size, heads included; CPU, minutes",
         pack=PackConfig(sequence_length=256, probe_tokens=True, field_map=fields),
-        train=changed(base.train, model=preset_shape("world-1m")),
+        train=changed(base.section(TrainConfig), model=preset_shape("world-1m")),
         publish=PublishConfig(name="world-1m-demo"),
     )

@@ -1,18 +1,18 @@
 """Recipes on a mirror in The Pile's layout."""
 
-from flows.recipes.schema import Recipe
+from flows.recipes.schema import Recipe, make_recipe
 from model.families.presets import find_preset, preset_shape
+from model.training.config import TrainConfig
 from storage.config import changed
 from tasks.download.stage import DownloadConfig
-from tasks.pack.stage import PackConfig
+from tasks.pack.config import PackConfig
 from tasks.publish.config import PublishConfig
-from tasks.train.stage import TrainConfig
-from tasks.train_tokenizer.stage import TrainTokenizerConfig
+from tasks.train_tokenizer.config import TrainTokenizerConfig
 
 
 def pile() -> Recipe:
     """A mirror in The Pile's layout, local or over HTTP."""
-    return Recipe(
+    return make_recipe(
         name="pile",
         description="a mirror with train/NN.jsonl.zst, val, test and SHA256SUMS.txt; set download.mirror",
         download=DownloadConfig(mirror="pile"),

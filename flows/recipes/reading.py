@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from flows.recipes.registry import EXAMPLES, RECIPES
-from flows.recipes.schema import Recipe
+from flows.recipes.schema import Recipe, recipe_type
 from storage.errors import InputError
 
 SHORT_FORMS = {"train.model": "preset", "execution.engine": "name"}
@@ -34,7 +34,8 @@ def find_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     for field, value in _whole_model_first(overrides or {}).items():
         _replace(fields, field, value)
     try:
-        return Recipe.model_validate_json(json.dumps(fields))
+        sections = {field: None if value is False else value for field, value in fields.items()}  # `off` in YAML
+        return recipe_type().model_validate_json(json.dumps(sections))
     except ValidationError as error:
         raise InputError(_explain(error, name)) from None
     except (TypeError, ValueError, RecursionError) as error:  # YAML knows dates, sets and cycles
@@ -73,7 +74,7 @@ def _read_recipe_file(path: Path) -> dict[str, Any]:
         return {"name": path.stem, **fields}
     if not isinstance(base, str) or base not in RECIPES:
         raise InputError(f"based_on in {path} must be one of {', '.join(RECIPES)}, found {base!r}")
-    merged = json.loads(RECIPES[base]().model_dump_json())
+    merged: dict[str, Any] = json.loads(RECIPES[base]().model_dump_json())
     _merge(merged, {"name": path.stem, **fields})
     return merged
 

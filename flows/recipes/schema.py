@@ -1,52 +1,67 @@
-"""What a recipe is: one config per stage, and where the work runs."""
+"""What a recipe is: a section for each stage, and where the work runs."""
 
-from typing import Self
+from functools import cache
+from typing import Any, Self, TypeVar
 
-from pydantic import model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 
-from model.families.world.config import WorldShape
+from flows.chain import ALL, Step, chain
+from flows.stages import all_stages
 from storage.config import Config
+from storage.errors import InputError
 from tasks.core.execution import Execution
-from tasks.dedup.config import DedupConfig
-from tasks.download.stage import DownloadConfig
-from tasks.evaluate.stage import EvaluateConfig
-from tasks.filter.config import FilterConfig
-from tasks.labels.field import FIELDS
-from tasks.labels.tone import TONES
-from tasks.pack.stage import PackConfig
-from tasks.publish.config import PublishConfig
-from tasks.tokenize.stage import TokenizeConfig
-from tasks.train.stage import TrainConfig
-from tasks.train_tokenizer.stage import TrainTokenizerConfig
+from tasks.core.stage import Stage
+
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class Recipe(Config):
-    """One config per stage, and where the work runs."""
+    """A section for each stage, by the name of the stage; one that is null is off. And where the work runs."""
 
     name: str
     """Runs of one name are compared with each other by `pile plan` and kept together by `pile gc`."""
     description: str = ""
-    download: DownloadConfig
-    filter: FilterConfig = FilterConfig()
-    dedup: DedupConfig = DedupConfig()
-    train_tokenizer: TrainTokenizerConfig = TrainTokenizerConfig()
-    tokenize: TokenizeConfig = TokenizeConfig()
-    pack: PackConfig = PackConfig()
-    train: TrainConfig = TrainConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    publish: PublishConfig = PublishConfig()
     execution: Execution = Execution()
 
+    def steps(self, target: str = ALL) -> tuple[Step, ...]:
+        """Return what is run for a target, in order. Raises: InputError if that cannot be."""
+        stages = all_stages()
+        sections = dict(self)
+        return chain(stages, {stage.name: sections.get(stage.config_field) for stage in stages}, target)
+
+    def section(self, config: type[ConfigT]) -> ConfigT:
+        """Return the section of a type. Raises: InputError if that stage is off."""
+        for value in dict(self).values():
+            if isinstance(value, config):
+                return value
+        raise InputError(f"the recipe {self.name!r} must have a section of {config.__name__}, found it off")
+
     @model_validator(mode="after")
-    def _check_classes(self) -> Self:
-        model = self.train.model
-        if not isinstance(model, WorldShape) or not model.n_tones:
-            return self
-        for kind, found, classes in (("tone", model.n_tones, TONES), ("field", model.n_fields, FIELDS)):
-            if found != len(classes):
-                other = "n_fields" if kind == "tone" else "n_tones"
-                raise ValueError(
-                    f"train.model.n_{kind}s must be {len(classes)}, the {kind}s that labels know, or 0 together "
-                    f"with {other}=0; found {found}"
-                )
+    def _check_sections(self) -> Self:
+        for stage in all_stages():
+            section = dict(self).get(stage.config_field)
+            if stage.check is not None and section is not None:
+                stage.check(section)
         return self
+
+
+@cache
+def recipe_type() -> type[Recipe]:
+    """Return the type of recipes: one with a section for every stage, those of other packages included."""
+    sections: dict[str, Any] = {stage.config_field: _section(stage) for stage in all_stages()}
+    return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **sections)
+
+
+def make_recipe(**fields: Any) -> Recipe:
+    """Return a recipe with these fields. Raises: pydantic's ValidationError."""
+    return recipe_type()(**fields)
+
+
+def _section(stage: Stage) -> tuple[Any, Any]:
+    about = (stage.config.__doc__ or "").partition("\n")[0]
+    if not stage.is_default:
+        return stage.config | None, Field(default=None, description=about)
+    try:
+        return stage.config | None, Field(default=stage.config(), description=about)
+    except ValidationError:  # there is something that only a recipe can say
+        return stage.config | None, Field(description=about)

@@ -1,18 +1,18 @@
 """Recipes for Tatar."""
 
-from flows.recipes.schema import Recipe
+from flows.recipes.schema import Recipe, make_recipe
 from model.families.presets import preset_shape
+from model.training.config import TrainConfig
 from tasks.download.stage import DownloadConfig
 from tasks.evaluate.stage import EvaluateConfig
-from tasks.pack.stage import PackConfig
+from tasks.pack.config import PackConfig
 from tasks.publish.config import PublishConfig
-from tasks.train.stage import TrainConfig
-from tasks.train_tokenizer.stage import TrainTokenizerConfig
+from tasks.train_tokenizer.config import TrainTokenizerConfig
 
 
 def tatar_23m() -> Recipe:
     """A small model of a language with little text, read many times: dropout, and a vocabulary of its own."""
-    return Recipe(
+    return make_recipe(
         name="tatar-23m",
         description="Leipzig-corpus or other text files to a 23M-parameter Tatar model; set download.files",
         download=DownloadConfig(files=("tatar/*",)),

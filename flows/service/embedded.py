@@ -1,4 +1,4 @@
-"""Prefect for one command: the server that is configured if it answers, else one that ends with this process."""
+"""A Prefect server of our own, which ends with this process."""
 
 import atexit
 import ctypes
@@ -11,40 +11,18 @@ import sys
 import time
 from pathlib import Path
 
-from flows.service.server import START_SECONDS, is_server, quiet_prefect
+from flows.service.server import START_SECONDS, is_server
 from storage.errors import Fault
 
 PR_SET_PDEATHSIG = 1
 """Number of the Linux call that asks for a signal when the parent dies (prctl(2))."""
 
 
-def prepare_prefect() -> None:
-    """Make Prefect usable and silent on the console; the stages' own log lines are shown by `pile`.
+def start_server(home: Path) -> str:
+    """Start a server whose database lies in `home`; return the URL of its API.
 
-    Must be called before anything else of Prefect is imported. Prefect's own temporary server would outlive a
-    killed parent, and threads would not know its address; an address in the environment is known to all.
-
-    Raises: Fault if no server can be started.
+    Raises: Fault if it does not answer.
     """
-    os.environ.update(quiet_prefect())
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from prefect.context import refresh_global_settings_context  # noqa: PLC0415 - after its settings are made
-    from prefect.settings import get_current_settings  # noqa: PLC0415
-
-    configured = get_current_settings().api.url
-    if not configured or not is_server(configured):
-        os.environ["PREFECT_API_URL"] = _start_server(get_current_settings().home)
-        refresh_global_settings_context()
-
-
-def send_log_lines() -> None:
-    """Wait until Prefect has sent its log lines: the server ends before its log worker does."""
-    from prefect.logging.handlers import APILogHandler  # noqa: PLC0415 - as above
-
-    APILogHandler().flush()
-
-
-def _start_server(home: Path) -> str:
     # One at a time: two servers that set up the same new database at once break each other. The lock goes with
     # the process, and its file is never removed.
     home.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.service.server import START_SECONDS, is_server, quiet_prefect
+from flows.service.server import START_SECONDS, is_server
+from flows.service.settings import quiet_prefect
 from storage.errors import Fault, InputError
 
 POOLS = ("cpu", "gpu")

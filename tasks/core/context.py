@@ -15,9 +15,6 @@ log = logging.getLogger(__name__)
 TABLES = "tables.json"
 """Report role: titles and rows of the tables that the Prefect UI and `pile show` print."""
 
-LOGGERS = ("storage", "tasks", "model", "flows", "datatrove")
-"""The loggers whose lines people see: ours, and datatrove's as forwarded by tasks.executors.local."""
-
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, unit) as a stage advances."""
 

@@ -22,13 +22,15 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from storage.artifacts.store import Artifact
 from storage.config import Config
 from storage.errors import InputError
-from tasks.core.context import LOGGERS, TABLES
+from tasks.core.context import TABLES
+from tasks.core.loggers import LOGGERS
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, Stage, StageResult
 

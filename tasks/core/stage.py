@@ -17,19 +17,46 @@ SourceFunction = Callable[[Any], Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the pipeline: a pure function from config and artifacts to parts, with its identity."""
+    """A step of the pipeline: a pure function from config and artifacts to parts, with its identity.
+
+    To add one: a folder with a `stage.py` that holds such an object and imports nothing heavy, a `build.py` that
+    does the work, and a line in flows/stages.py or an entry point of the group `pile_pipeline.stages`. A recipe
+    then has a section of its name.
+
+    What a stage promises: the same config, inputs and sources give the same content, whatever machine, number of
+    workers or earlier attempt; work is committed part by part and a part that is committed is not done again;
+    nothing is read but the inputs and what `sources` lists.
+    """
 
     name: str
+    """Words with hyphens; the recipe's section has underscores instead."""
     version: int
     """Raised by hand when the meaning of the code changes: artifacts of older versions are then stale."""
     config: type[Config]
+    """Its section of a recipe. Every field is part of the key but those in `excluded_from_key`."""
     build: BuildFunction
-    """`build(config, **inputs, context=StageContext) -> parts` of the finished artifact, in order."""
-    inputs: dict[str, str] = field(default_factory=dict)
+    """`build(config, **inputs, context=StageContext) -> parts` of the finished artifact, in order.
+
+    A `LazyFunction` where its module imports what planning does not need."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
     """Parameter name of `build` -> name of the stage whose artifact it receives."""
     sources: SourceFunction | None = None
     """Looks up what the stage reads from outside the store: name -> content digest."""
     retries: int = 2
+    passes: str = ""
+    """The input that its readers get when it is off in a recipe; without one it is off only if none reads it."""
+    needs_all: bool = False
+    """It reads of its inputs what only they write, so that none of them can be off."""
+    follows: str = ""
+    """The stage behind which it steps in: all others that read that one then read this one's artifact."""
+    is_default: bool = True
+    """Whether a recipe that does not mention it has it; one of another package is better asked for."""
+    check: Callable[[Any], None] | None = None
+    """Raises ValueError for a section that its config alone could not refuse: what other stages know decides."""
+    highlight: bool = False
+    """Whether its tables are what people look for first after a run."""
+    result: str = ""
+    """The part that people take away as a folder, shown with its place at the end of a run."""
 
     @property
     def config_field(self) -> str:

@@ -67,4 +67,12 @@ def _samples(pairs: Sequence[dict[str, Any]], parts: Sequence[Part]) -> bytes:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
 
 
-STAGE = Stage(name="dedup", version=1, config=DedupConfig, build=dedup_corpus, inputs={"corpus": "filter"})
+STAGE = Stage(
+    name="dedup",
+    version=1,
+    config=DedupConfig,
+    build=dedup_corpus,
+    inputs={"corpus": "filter"},
+    passes="corpus",
+    needs_all=True,  # the signatures that filter writes
+)

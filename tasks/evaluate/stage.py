@@ -255,4 +255,5 @@ STAGE = Stage(
     config=EvaluateConfig,
     build=evaluate_model,
     inputs={"model": "train", "tokenizer": "train-tokenizer", "corpus": "dedup"},
+    highlight=True,
 )

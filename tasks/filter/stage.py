@@ -77,4 +77,11 @@ def _samples(parts: Sequence[Part]) -> bytes:
     return "".join(lines).encode()
 
 
-STAGE = Stage(name="filter", version=1, config=FilterConfig, build=filter_corpus, inputs={"corpus": "download"})
+STAGE = Stage(
+    name="filter",
+    version=1,
+    config=FilterConfig,
+    build=filter_corpus,
+    inputs={"corpus": "download"},
+    passes="corpus",
+)

@@ -149,4 +149,6 @@ STAGE = Stage(
     config=PublishConfig,
     build=publish_model,
     inputs={"model": "train", "tokenizer": "train-tokenizer", "evaluation": "evaluate"},
+    highlight=True,
+    result="huggingface",
 )

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from flows.stages import STAGE_NAMES
+from flows.stages import STAGES
+
+STAGE_NAMES = STAGES.names()
 
 pytestmark = [pytest.mark.slow]
 
@@ -39,17 +41,17 @@ SMALL = {
 RUN = """
 import json, sys
 from flows.runs import Request, new_run_id, run_stages
-from flows.stages import LAST
+from flows.chain import ALL
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
 
 store, overrides, force = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:]
-request, run_id = Request.checked("demo", overrides, LAST, force, store), new_run_id()
+request, run_id = Request.checked("demo", overrides, ALL, force, store), new_run_id()
 recipe = request.recipe
 context = RunContext(request.store, run_id, recipe.model_dump(mode="json"), recipe.execution)
 
-def execute(stage, config, inputs, force):
-    return run_stage(stage, config, inputs, context, force=force, resume=not force)
+def execute(step, inputs, force):
+    return run_stage(step.stage, step.config, inputs, context, force=force, resume=not force)
 
 results = run_stages(request, run_id, execute)
 print(json.dumps({

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.core.context import LOGGERS
+from tasks.core.loggers import LOGGERS
 
 
 @pytest.fixture(autouse=True)

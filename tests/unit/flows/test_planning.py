@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from flows import planning
+from flows.chain import Step, chain
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact, Store
 from storage.config import Config
@@ -43,13 +43,14 @@ SIZE = Stage("size", 1, SizeConfig, measure, inputs={"words": "words"})
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(planning, "needed_for", lambda target: (WORDS, SIZE))
+def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-def recipe(words: WordsConfig = WordsConfig(), size: SizeConfig = SizeConfig()) -> SimpleNamespace:
-    return SimpleNamespace(words=words, size=size)
+def steps(
+    words: WordsConfig = WordsConfig(), size: SizeConfig = SizeConfig(), words_stage: Stage = WORDS
+) -> tuple[Step, ...]:
+    return chain([words_stage, SIZE], {"words": words, "size": size})
 
 
 def build_all(store: Store, words: WordsConfig = WordsConfig(), size: SizeConfig = SizeConfig()) -> None:
@@ -67,7 +68,7 @@ def changes(plan: planning.StagePlan) -> list[tuple[str, object, object]]:
 
 
 def test_plan_of_an_empty_store_runs_the_first_and_waits_for_it(store: Store) -> None:
-    plans = planning.make_plan(recipe(), store, "size")
+    plans = planning.make_plan(steps(), store)
     assert states(plans) == ["run", "waiting"]
     assert plans[0].reason == "was never built in this store"
     assert plans[1].key is None
@@ -75,7 +76,7 @@ def test_plan_of_an_empty_store_runs_the_first_and_waits_for_it(store: Store) ->
 
 def test_plan_of_finished_stages_is_cached_with_the_keys_of_the_artifacts(store: Store) -> None:
     build_all(store)
-    plans = planning.make_plan(recipe(), store, "size")
+    plans = planning.make_plan(steps(), store)
     assert states(plans) == ["cached", "cached"]
     assert {(plan.stage.name, plan.key) for plan in plans} == {(m.stage, m.key) for m in store.manifests()}
 
@@ -83,31 +84,30 @@ def test_plan_of_finished_stages_is_cached_with_the_keys_of_the_artifacts(store:
 def test_plan_names_changed_fields_against_the_nearest_artifact(store: Store) -> None:
     build_all(store, WordsConfig(word="b", count=9, nested={"x": 1}))
     build_all(store, WordsConfig(word="b", count=3, nested={"x": 1}))
-    plans = planning.make_plan(recipe(WordsConfig(word="b", count=4, nested={"x": 1})), store, "size")
+    plans = planning.make_plan(steps(WordsConfig(word="b", count=4, nested={"x": 1})), store)
     assert changes(plans[0]) == [("words.count", 3, 4)]
-    plans = planning.make_plan(recipe(WordsConfig(word="b", count=3, nested={"x": 2})), store, "size")
+    plans = planning.make_plan(steps(WordsConfig(word="b", count=3, nested={"x": 2})), store)
     assert changes(plans[0]) == [("words.nested.x", 1, 2)]
 
 
 def test_plan_of_a_waiting_stage_shows_its_own_changes_only(store: Store) -> None:
     build_all(store)
-    plans = planning.make_plan(recipe(WordsConfig(word="c"), SizeConfig(unit="bits")), store, "size")
+    plans = planning.make_plan(steps(WordsConfig(word="c"), SizeConfig(unit="bits")), store)
     assert states(plans) == ["run", "waiting"]
     assert changes(plans[1]) == [("size.unit", "bytes", "bits")]
 
 
 def test_plan_with_force_runs_the_stage_and_keeps_its_followers_waiting(store: Store) -> None:
     build_all(store)
-    plans = planning.make_plan(recipe(), store, "size", force=["words"])
+    plans = planning.make_plan(steps(), store, force=["words"])
     assert states(plans) == ["run", "waiting"]
     assert plans[0].reason == "forced"
 
 
-def test_plan_names_a_new_version_and_a_changed_source(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_names_a_new_version_and_a_changed_source(store: Store) -> None:
     build_all(store)
     newer = Stage("words", 2, WordsConfig, write_words, sources=lambda config: {"file": "f2"})
-    monkeypatch.setattr(planning, "needed_for", lambda target: (newer, SIZE))
-    plans = planning.make_plan(recipe(), store, "size")
+    plans = planning.make_plan(steps(words_stage=newer), store)
     assert changes(plans[0]) == [("sources.file", "f1", "f2"), ("version", 1, 2)]
 
 
@@ -115,11 +115,11 @@ def test_plan_shows_an_input_of_other_content(store: Store) -> None:
     build_all(store, WordsConfig(word="x"))
     context = RunContext(store=store, run_id="r", recipe={}, execution=Execution())
     run_stage(WORDS, WordsConfig(word="y"), {}, context)
-    plans = planning.make_plan(recipe(WordsConfig(word="y")), store, "size")
+    plans = planning.make_plan(steps(WordsConfig(word="y")), store)
     assert states(plans) == ["cached", "run"]
     assert [field for field, _, _ in changes(plans[1])] == ["inputs.words"]
 
 
 def test_plan_writes_nothing(store: Store, tmp_path: Path) -> None:
-    planning.make_plan(recipe(), store, "size")
+    planning.make_plan(steps(), store)
     assert not (tmp_path / "store").exists()

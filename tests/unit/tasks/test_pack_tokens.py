@@ -26,8 +26,11 @@ from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
 from tasks.labels.field import FIELDS
 from tasks.labels.tone import TONES, tone_label
-from tasks.pack.stage import STAGE, PackConfig, best_fit_decreasing, cut_documents, pack_pieces
-from tasks.train_tokenizer.stage import TrainTokenizerConfig, bpe_trainer, untrained_tokenizer
+from tasks.pack.config import PackConfig
+from tasks.pack.packing import best_fit_decreasing, cut_documents, pack_pieces
+from tasks.pack.stage import STAGE
+from tasks.train_tokenizer.build import bpe_trainer, untrained_tokenizer
+from tasks.train_tokenizer.config import TrainTokenizerConfig
 
 EOT, VOCAB_SIZE = 0, 500
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)

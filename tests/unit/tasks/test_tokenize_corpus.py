@@ -15,7 +15,9 @@ from storage.formats.tokens import EOT, TOKENIZER, TOKENS, TokenFormat
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
-from tasks.tokenize.stage import BATCH_BYTES, STAGE, TokenizeConfig, batches
+from tasks.tokenize.build import BATCH_BYTES, batches
+from tasks.tokenize.config import TokenizeConfig
+from tasks.tokenize.stage import STAGE
 
 TEXTS = [
     "The quick brown fox; it's 13 o'clock.",

@@ -24,8 +24,9 @@ from tasks.core.context import TABLES
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
+from tasks.train_tokenizer.config import TrainTokenizerConfig
 from tasks.train_tokenizer.sample import document_hash, lowest_hashes, sample_documents, without_long_words
-from tasks.train_tokenizer.stage import STAGE, TrainTokenizerConfig
+from tasks.train_tokenizer.stage import STAGE
 
 ROOT = Path(__file__).parents[3]
 Corpus = dict[str, list[Document]]

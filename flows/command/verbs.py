@@ -1,0 +1,146 @@
+"""The verbs of `pile`: what each is for, its options, and its function, imported when the verb is chosen."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Parser = argparse.ArgumentParser
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb."""
+
+    about: str
+    place: str
+    """Its function, as `module:attribute`; takes the parsed options and returns the exit code."""
+    options: Callable[[Parser], None] = lambda parser: None
+    has_json: bool = True
+    leaves_parts: bool = False
+    """Whether a later run goes on where it was interrupted."""
+    serves: bool = False
+    """Whether Ctrl-C is how it ends, also in a shell's background job, which starts with it ignored."""
+
+
+def _recipe(parser: Parser) -> None:
+    parser.add_argument("recipe", nargs="?", default="demo", help="name or .yaml/.json file")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE",
+        help="replace a field of the recipe, as train_tokenizer.vocab_size=3000; null switches a stage off",
+    )  # fmt: skip
+
+
+def _target(parser: Parser) -> None:
+    _recipe(parser)
+    parser.add_argument("--target", default="all", metavar="STAGE", help="the last stage wanted (all)")
+    parser.add_argument("--force", action="append", default=[], metavar="STAGE", help="run this stage again")
+
+
+def _why(parser: Parser) -> None:
+    parser.add_argument("stage")
+    _recipe(parser)
+
+
+def _ls(parser: Parser) -> None:
+    parser.add_argument("--stage", help="only artifacts of this stage")
+    parser.add_argument("--runs", action="store_true", help="list runs instead of artifacts")
+
+
+def _show(parser: Parser) -> None:
+    parser.add_argument(
+        "what", nargs="?", help="stage, stage/key, run id or recipe name (default: the newest run)"
+    )
+    parser.add_argument("--digests", action="store_true", help="only the content digest of each stage")
+
+
+def _lineage(parser: Parser) -> None:
+    parser.add_argument("what", help="stage/key, or a stage of the newest run")
+
+
+def _verify(parser: Parser) -> None:
+    parser.add_argument("--stage", help="only artifacts of this stage")
+
+
+def _gc(parser: Parser) -> None:
+    parser.add_argument("--delete", action="store_true", help="delete it; without this nothing is deleted")
+    parser.add_argument("--keep-runs", type=int, default=3, help="newest runs of each recipe to keep (3)")
+    parser.add_argument("--min-age-hours", type=float, default=24.0, help="leave younger files alone (24)")
+
+
+def _pin(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("what", nargs="?", help="stage/key, or a stage of the newest run")
+    parser.add_argument("--remove", action="store_true", help="remove the pin of this name")
+
+
+def _recipes(parser: Parser) -> None:
+    parser.add_argument("recipe", nargs="?")
+
+
+def _estimate(parser: Parser) -> None:
+    parser.add_argument("model", help="preset, recipe or a recipe's .yaml/.json file")
+    parser.add_argument("--tokens", type=float, help="tokens to train on (default: the recipe's; 300e9)")
+    parser.add_argument("--sequence-length", type=int, metavar="N", help="tokens of a sequence")
+    parser.add_argument("--gpu", default="h100", help="kind of GPU: h100, h200 or a100 (h100)")
+    parser.add_argument("--gpus", type=int, default=64, metavar="N", help="number of GPUs (64)")
+    parser.add_argument("--mfu", type=float, default=0.4, help="part of the peak FLOPS that is used (0.4)")
+    parser.add_argument("--layers", action="store_true", help="list the layers of a world model one by one")
+    parser.add_argument("--price", type=float, help="price of a GPU hour, to see the cost")
+
+
+def _generate(parser: Parser) -> None:
+    parser.add_argument("what", nargs="?", help="train/key, publish/key, a stage of the newest run, or a folder")
+    parser.add_argument(
+        "--prompt", nargs="+", action="extend", metavar="TEXT", help="- reads standard input; put what before it"
+    )
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens to add (128)")
+    parser.add_argument("--greedy", action="store_true", help="take the likeliest token instead of drawing one")
+    parser.add_argument("--temperature", type=float, default=0.8, help="above 1 is wilder, below tamer (0.8)")
+    parser.add_argument("--top-k", type=int, default=0, help="draw from this many likeliest tokens (0: all)")
+    parser.add_argument("--top-p", type=float, default=0.95, help="draw from this much probability (0.95)")
+    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1 avoids repetition (1)")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives another text (0)")
+    parser.add_argument("--kv-budget", type=int, metavar="KEYS", help="most keys that a layer remembers")
+    parser.add_argument("--no-cache", action="store_true", help="read everything again for each token")
+    parser.add_argument("--classify", action="store_true", help="say tone and field of each text, too")
+
+
+def _up(parser: Parser) -> None:
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=_port, default=4200)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, found {text!r}")
+    return int(text)
+
+
+RUN, STORE = "flows.command.run", "flows.command.store"
+
+VERBS = {
+    "run": Verb(
+        "run a recipe; finished stages are taken, not made again", f"{RUN}:run", _target,
+        has_json=False, leaves_parts=True,
+    ),
+    "plan": Verb("say what a run would do; writes nothing", f"{RUN}:plan", _target),
+    "why": Verb("explain why one stage is cached, would run or waits", f"{RUN}:why", _why),
+    "ls": Verb("list artifacts, or runs", f"{STORE}:ls", _ls),
+    "show": Verb("show a run or an artifact", f"{STORE}:show", _show),
+    "lineage": Verb("show what an artifact was made from", f"{STORE}:lineage", _lineage),
+    "verify": Verb("read every record and file; name those that are damaged", f"{STORE}:verify", _verify),
+    "gc": Verb("find what no pin and no recent run needs", f"{STORE}:gc", _gc),
+    "pin": Verb("list pins, or keep an artifact from garbage collection", f"{STORE}:pin", _pin),
+    "recipes": Verb("list the recipes, or the fields of one", f"{RUN}:recipes", _recipes),
+    "plugins": Verb("list the members of every seam, of other packages too", "flows.command.plugins:plugins"),
+    "estimate": Verb(
+        "say what a model is and what its training takes", "flows.command.estimate:estimate", _estimate
+    ),
+    "generate": Verb(
+        "continue texts with a trained or published model", "flows.command.generate:generate", _generate
+    ),
+    "up": Verb(
+        "start a Prefect server with its UI, workers and the deployments", "flows.command.up:up", _up,
+        has_json=False, serves=True,
+    ),
+}  # fmt: skip
