@@ -79,14 +79,14 @@ def test_readers_of_a_stage_that_is_off_read_what_it_would_have_read() -> None:
 
 def test_stage_that_passes_nothing_may_be_off_if_nobody_reads_it() -> None:
     assert list(inputs(*OURS, off="tokenize"))[-1] == "vocabulary"
-    with pytest.raises(InputError, match="^the stage vocabulary must be on, since tokenize reads"):
+    with pytest.raises(InputError, match=r"^the stage vocabulary must be on, since tokenize reads"):
         inputs(*OURS, off="vocabulary")
 
 
 def test_stage_that_needs_what_only_its_input_writes_is_named() -> None:
     signed = replace(DEDUP, needs_all=True)
     stages = tuple(signed if each is DEDUP else each for each in OURS)
-    with pytest.raises(InputError, match="^the stage filter must be on, since dedup reads"):
+    with pytest.raises(InputError, match=r"^the stage filter must be on, since dedup reads"):
         inputs(*stages, off="filter")
     assert inputs(*stages, off="filter dedup")["tokenize"]["corpus"] == "download"
 
@@ -140,11 +140,11 @@ def test_circle_of_stages_that_are_off_is_refused() -> None:
 
 
 def test_names_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(InputError, match="^the stage reader must read stages that there are, found 'nothing'"):
+    with pytest.raises(InputError, match=r"^the stage reader must read stages that there are, found 'nothing'"):
         inputs(*OURS, stage("reader", corpus="nothing"))
-    with pytest.raises(InputError, match="a target must be all or one of download, .* found 'nothing'"):
+    with pytest.raises(InputError, match=r"a target must be all or one of download, .* found 'nothing'"):
         inputs(*OURS, target="nothing")
-    with pytest.raises(InputError, match="^the target dedup must be on"):
+    with pytest.raises(InputError, match=r"^the target dedup must be on"):
         inputs(*OURS, off="dedup", target="dedup")
-    with pytest.raises(InputError, match="^follower must read dedup, which it follows"):
+    with pytest.raises(InputError, match=r"^follower must read dedup, which it follows"):
         inputs(*OURS, stage("follower", corpus="filter", follows="dedup"))

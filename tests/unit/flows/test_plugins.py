@@ -1,4 +1,4 @@
-"""Installed packages: their members are listed, a recipe runs their stages, and one that is broken harms no other."""
+"""Installed packages: members are listed, a recipe runs their stages, and a broken one harms no other."""
 
 import json
 import os

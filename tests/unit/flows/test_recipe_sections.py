@@ -87,7 +87,7 @@ def test_section_is_a_section_or_off(value: object) -> None:
 
 
 def test_target_that_is_off_is_refused() -> None:
-    with pytest.raises(InputError, match="^the target dedup must be on"):
+    with pytest.raises(InputError, match=r"^the target dedup must be on"):
         find_recipe("demo", {"dedup": None}).steps("dedup")
 
 
