@@ -87,19 +87,26 @@ class _Line:
 
     def _provider(self, reader: Stage, source: str) -> str:
         """Return the stage whose artifact a reader gets where it asks for that of `source`."""
-        if source not in self.stages:
-            raise InputError(
-                f"the stage {reader.name} must read stages that there are, found {source!r}; install the package "
-                f"that brings it"
-            )
-        while self.behind.get(source, reader.name) != reader.name:
-            source = self.behind[source]
-        if source in self.configs:
-            return source
-        off = self.stages[source]
-        if not off.passes or reader.needs_all:
-            raise InputError(
-                f"the stage {source} must be on, since {reader.name} reads what only it writes; switch it on, or "
-                f"{reader.name} off too"
-            )
-        return self._provider(reader, off.inputs[off.passes])
+        stepped: list[str] = []
+        while True:
+            if source not in self.stages:
+                raise InputError(
+                    f"the stage {reader.name} must read stages that there are, found {source!r}; install the "
+                    f"package that brings it"
+                )
+            if source in stepped:
+                raise InputError(f"stages must not read each other, found {' <- '.join((*stepped, source))}")
+            stepped.append(source)
+            behind = self.behind.get(source, reader.name)
+            if behind != reader.name:
+                source = behind
+                continue
+            if source in self.configs:
+                return source
+            off = self.stages[source]
+            if not off.passes or reader.needs_all:
+                raise InputError(
+                    f"the stage {source} must be on, since {reader.name} reads what only it writes; switch it on, "
+                    f"or {reader.name} off too"
+                )
+            source = off.inputs[off.passes]

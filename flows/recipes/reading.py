@@ -106,6 +106,8 @@ def _replace(fields: dict[str, Any], dotted: str, value: Any) -> None:
         short = SHORT_FORMS.get(".".join(path[: depth + 1]))
         if short and isinstance(fields.get(name), str):
             fields[name] = {short: fields[name]}  # --set train.model=world-1m --set train.model.top_k=2
+        if depth == 0 and fields.get(name, {}) in (None, False):  # a stage that is off is switched on
+            fields[name] = {}
         if not isinstance(fields.get(name), dict):
             raise InputError(_unknown(".".join(path[: depth + 1]), fields))
         fields = fields[name]

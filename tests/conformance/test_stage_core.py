@@ -1,4 +1,4 @@
-"""What every stage gets from the core: a finished artifact is found, a forced one is the same, a killed one goes on."""
+"""What every stage gets from the core: the finished is found, the forced is the same, the killed goes on."""
 
 import json
 import multiprocessing
