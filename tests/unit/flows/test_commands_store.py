@@ -13,6 +13,7 @@ from storage.artifacts.records import Run, RunStage, now
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
+from storage.registry import load
 
 KEYS = {"download": "d" * 16, "filter": "f" * 16}
 
@@ -58,7 +59,7 @@ def pile(store: Store, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def call(store: Store | str, *arguments: str) -> int:
     url = store if isinstance(store, str) else store.url
     options = build_parser().parse_args([*arguments, "--store", url])
-    code: int = options.command(options)
+    code: int = load(options.verb.place)(options)
     return code
 
 

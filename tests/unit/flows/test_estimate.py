@@ -11,11 +11,12 @@ from flows.recipes.registry import RECIPES
 from model.families.estimate import count_parameters
 from model.families.presets import PRESETS
 from storage.errors import InputError
+from storage.registry import load
 
 
 def call(*arguments: str) -> int:
     options = build_parser().parse_args(["estimate", *arguments])
-    code: int = options.command(options)
+    code: int = load(options.verb.place)(options)
     return code
 
 

@@ -30,6 +30,7 @@ from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
 from storage.errors import InputError
 from storage.formats.tokens import EOT, FIELD, TONE
+from storage.registry import load
 from tasks.labels.field import FIELDS
 from tasks.labels.tone import TONES
 
@@ -132,7 +133,7 @@ class Interrupting(io.RawIOBase):
 
 def call(store: Store, *arguments: str) -> int:
     options = build_parser().parse_args(["generate", *arguments, "--store", store.url])
-    code: int = options.command(options)
+    code: int = load(options.verb.place)(options)
     return code
 
 
