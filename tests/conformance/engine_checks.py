@@ -1,6 +1,6 @@
 """What every training engine promises (model/training/engines/base.py), one check per promise, on any member.
 
-An engine trains a tiny model, and what comes out is compared with plain torch, written down here once more, slowly.
+An engine trains a tiny model, and what comes out is compared with plain torch, written once more and slowly.
 """
 
 import json
