@@ -1,6 +1,6 @@
 """What every training engine promises (model/training/engines/base.py), one check per promise, on any member.
 
-An engine trains a tiny model, and what comes out is compared with plain torch, written down here once more, slowly.
+An engine trains a tiny model, and what comes out is compared with plain torch, written once more and slowly.
 """
 
 import json
@@ -147,7 +147,7 @@ def error_ends_the_processes_as_it_is(member: Member) -> None:
     with pytest.raises((ZeroDivisionError, EndedBadly)) as raised:
         member.run(Work(member.engine, fails=True))
     assert "this went wrong" in str(raised.value)
-    assert "exit codes [-" not in str(raised.value), "killed by a signal"
+    assert "SIGABRT" not in str(raised.value)
 
 
 def options_survive_json(member: Member) -> None:

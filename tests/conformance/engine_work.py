@@ -185,7 +185,7 @@ def in_processes(work: Work, processes: int, folder: Path) -> Outcome:
         subprocess.Popen(
             [sys.executable, "-m", "tests.conformance.engine_process", str(folder)],
             cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
+            stdout=(folder / f"output-{rank}").open("wb"),
             stderr=subprocess.STDOUT,
             env={
                 **os.environ,
@@ -193,6 +193,8 @@ def in_processes(work: Work, processes: int, folder: Path) -> Outcome:
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": "1",  # engines meet in the folder
                 "OMP_NUM_THREADS": "1",
                 "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
             },
@@ -201,14 +203,18 @@ def in_processes(work: Work, processes: int, folder: Path) -> Outcome:
     ]
     try:
         deadline = time.monotonic() + SECONDS
-        said = [child.communicate(timeout=max(1, deadline - time.monotonic()))[0].decode() for child in children]
-    except subprocess.TimeoutExpired:
-        raise EndedBadly(f"the processes must end, found them at work after {SECONDS} s") from None
+        while any(child.poll() is None for child in children):
+            if any(child.returncode for child in children):
+                break  # the others wait for it in vain; torchrun would end them
+            if time.monotonic() > deadline:
+                raise EndedBadly(f"the processes must end, found them at work after {SECONDS} s")
+            time.sleep(0.05)
     finally:
         for child in children:
             child.kill()
             child.wait()
     codes = [child.returncode for child in children]
     if codes != [0] * processes:
-        raise EndedBadly(f"exit codes {codes}: {' '.join(said)[-2000:]}")
+        said = [(folder / f"output-{rank}").read_text() for rank in range(processes)]
+        raise EndedBadly(f"exit codes {codes}: {' '.join(text[-2000:] for text in said)}")
     return pickle.loads((folder / "outcome").read_bytes())
