@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from scipy import stats
 
-from model.families.networks import build_model
 from model.families.presets import preset_shape
+from model.families.registry import build_model
 from model.families.world.context.layer import ContextScores
 from model.families.world.network import WorldModel
 from model.training.batch import Totals

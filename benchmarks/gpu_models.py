@@ -21,10 +21,10 @@ os.environ.setdefault("PILE_GDN", "torch")  # flash-linear-attention's kernels a
 
 import torch
 
+from model.families.base import ModelConfig
 from model.families.estimate import count_parameters, training_flops_per_token
-from model.families.networks import build_model
 from model.families.presets import PRESETS
-from model.families.registry import ModelConfig
+from model.families.registry import build_model
 from model.training.batch import Batch, Totals
 from model.training.config import TrainConfig
 from model.training.objective import Objective

@@ -10,8 +10,8 @@ from flows.recipes.reading import find_recipe
 from flows.recipes.registry import RECIPES
 from flows.summary import counted, text_table
 from model.families import estimate as paper
+from model.families.base import ModelConfig
 from model.families.presets import PRESETS
-from model.families.registry import ModelConfig
 from model.families.world.config import WorldConfig
 from model.training.config import model_config_for
 from storage.errors import InputError
@@ -112,7 +112,7 @@ def _layer_rows(subject: Subject) -> list[dict[str, Any]]:
         raise InputError(f"--layers needs a model of the world family, found {subject.name}; try world-235b")
     import torch  # noqa: PLC0415 - a second, and only this needs the modules
 
-    from model.families.world.layer_table import layer_table  # noqa: PLC0415 - loads torch
+    from model.families.world.measurements.layer_table import layer_table  # noqa: PLC0415 - loads torch
     from model.families.world.network import WorldModel  # noqa: PLC0415 - loads torch
 
     with torch.device("meta"):
@@ -136,7 +136,7 @@ def _model_numbers(subject: Subject) -> dict[str, Any]:
         "flops_per_token_by_kind": paper.training_flops_split(config, length),
         "weight_bytes": paper.weight_bytes(config),
         "kv_cache_bytes_per_token": paper.kv_cache_bytes_per_token(config),
-        "delta_net_state_bytes": paper.delta_net_state_bytes(config),
+        "recurrent_state_bytes": paper.delta_net_state_bytes(config),
         "layer_input_bytes_per_sequence": paper.layer_input_bytes(config, length),
     }
 
@@ -219,7 +219,7 @@ def _memory_rows(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     rows = {
         "weights in bfloat16": numbers["weight_bytes"],
         "keys and values per token, bfloat16": numbers["kv_cache_bytes_per_token"],
-        "DeltaNet state per sequence": numbers["delta_net_state_bytes"],
+        "DeltaNet state per sequence": numbers["recurrent_state_bytes"],
         "inputs of the layers, per sequence in training": numbers["layer_input_bytes_per_sequence"],
     }
     return [{"memory": name, "bytes": count} for name, count in rows.items() if count]

@@ -16,7 +16,7 @@ from torch import Tensor
 from model.export.fields import Fields, read_fields
 from model.export.saving import assign_weights
 from model.export.tensors import SHARD_BYTES, read_weights, renamed, write_weights
-from model.families.networks import build_model
+from model.families.registry import build_model
 from model.families.world.export.folder_code import write_code
 from model.layers.language_model import LanguageModel
 from model.pretrained.forms import Form, find_form, form_of_type

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 
 from model.export.saving import save_weights
+from model.families.base import ModelConfig
 from model.families.estimate import count_parameters
-from model.families.networks import build_model
-from model.families.registry import ModelConfig
+from model.families.registry import build_model
 from model.families.world.balance import imbalance
 from model.families.world.config import WorldConfig
 from model.layers.device import choose_device

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from model.families.world.context.picture import ACTING_GAIN, context_payload
 from model.families.world.context.utility import utility_correlations, utility_targets
+from model.families.world.measurements.picture import ACTING_GAIN, context_payload
 from model.families.world.network import WorldModel
 from model.families.world.trace import Trace
 from model.pretrained.trained_model import Trained

@@ -74,7 +74,7 @@ def write_reports(
     if losses:
         context.report("loss.png", loss_plot(losses))
     if picture is not None:
-        from model.families.world.context.picture import context_page  # noqa: PLC0415 - loads torch
+        from model.families.world.measurements.picture import context_page  # noqa: PLC0415 - loads torch
 
         context.report("context.html", context_page(picture).encode())
 

@@ -15,11 +15,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from flows.command.generate import decode_pieces
 from flows.command.main import _Terminated, build_parser, main
 from model.export.saving import save_weights
+from model.families.base import ModelConfig
 from model.families.gpt2.config import GPT2Config
-from model.families.networks import build_model
-from model.families.presets import WORLD_1M
-from model.families.registry import ModelConfig
+from model.families.registry import build_model
 from model.families.world.classify import classify
+from model.families.world.presets import WORLD_1M
 from model.generation.generate import generate
 from model.layers.language_model import LanguageModel
 from model.pretrained.folder import suppressed_ids, write_folder

@@ -16,7 +16,7 @@ from torch import Tensor
 from model.export.fields import Fields
 from model.families.gpt2.config import GPT2Config
 from model.families.gpt2.export import from_gpt2
-from model.families.networks import build_model
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.rope.gpt_neox import from_gpt_neox
 from model.families.rope.llama import from_llama

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from model.export.fields import Fields
 from model.export.tensors import write_weights
 from model.families.gpt2.config import GPT2Config
-from model.families.networks import build_model
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
 from model.pretrained.folder import load_published

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.families.base import ModelConfig
 from model.families.gpt2.config import GPT2Config
 from model.families.gpt2.network import GPT2
-from model.families.networks import build_model
-from model.families.presets import WORLD_1M
-from model.families.registry import ModelConfig
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.context.retention import RECENT, SINKS, retention
 from model.families.world.pattern import PATTERN
+from model.families.world.presets import WORLD_1M
 from model.generation import generate as generation
 from model.generation.generate import generate, stream
 from model.layers.basic import project

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from model.families.gpt2.config import GPT2Shape
-from model.families.networks import build_model
 from model.families.presets import preset_shape
+from model.families.registry import build_model
 from model.families.rope.config import RopeShape
 from model.layers.language_model import LanguageModel
 from model.pretrained.weights import load_model

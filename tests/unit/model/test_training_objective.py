@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.families.networks import build_model
-from model.families.presets import WORLD_1M, preset_shape
+from model.families.presets import preset_shape
+from model.families.registry import build_model
 from model.families.world.balance import expert_loads
 from model.families.world.config import WorldConfig
 from model.families.world.network import WorldModel
+from model.families.world.presets import WORLD_1M
 from model.training.batch import Batch, Totals
 from model.training.config import TrainConfig
 from model.training.engines.local import LocalEngine

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.families.networks import build_model
-from model.families.presets import WORLD_1M, find_preset, hybrid
+from model.families.presets import find_preset
+from model.families.registry import build_model
 from model.families.world.classify import Classification, classify
 from model.families.world.network import WorldModel
+from model.families.world.presets import WORLD_1M, hybrid
 from model.layers.cache import Cache
 from model.layers.prompts import pad_prompts
 from storage.config import changed

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from model.export.saving import save_weights
-from model.families.networks import build_model
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
 from model.pretrained.weights import TrainedModel, load_model, save_description

@@ -10,9 +10,9 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from model.export.saving import save_weights
+from model.families.base import ModelConfig
 from model.families.gpt2.config import GPT2Config
-from model.families.networks import build_model
-from model.families.registry import ModelConfig
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
 from model.pretrained.folder import load_published
