@@ -4,15 +4,13 @@ from typing import Self
 
 from pydantic import model_validator
 
-from model.families.world.config import WorldShape
 from storage.config import Config
 from tasks.core.execution import Execution
 from tasks.dedup.config import DedupConfig
 from tasks.download.stage import DownloadConfig
 from tasks.evaluate.stage import EvaluateConfig
 from tasks.filter.config import FilterConfig
-from tasks.labels.field import FIELDS
-from tasks.labels.tone import TONES
+from tasks.labels.probes import CLASSES
 from tasks.pack.stage import PackConfig
 from tasks.publish.config import PublishConfig
 from tasks.tokenize.stage import TokenizeConfig
@@ -39,14 +37,11 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _check_classes(self) -> Self:
-        model = self.train.model
-        if not isinstance(model, WorldShape) or not model.n_tones:
-            return self
-        for kind, found, classes in (("tone", model.n_tones, TONES), ("field", model.n_fields, FIELDS)):
-            if found != len(classes):
-                other = "n_fields" if kind == "tone" else "n_tones"
+        for kind, found in self.train.model.classes().items():
+            known = len(CLASSES.get(kind, ()))
+            if found != known:
                 raise ValueError(
-                    f"train.model.n_{kind}s must be {len(classes)}, the {kind}s that labels know, or 0 together "
-                    f"with {other}=0; found {found}"
+                    f"train.model.n_{kind}s must be {known}, the {kind}s that labels know, or 0 together with the "
+                    f"other heads; found {found}"
                 )
         return self

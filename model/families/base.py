@@ -34,7 +34,8 @@ class ModelShape(Config):
     def classes(self) -> dict[str, int]:
         """Return the kinds of the classification heads and how many classes each has; none by default.
 
-        A head reads at the probe token of its kind, see `storage.formats.probes`.
+        A head reads at the probe token of its kind, one of `storage.formats.probes.PROBE_KINDS`; messages to users
+        call the field that sets its number `n_<kind>s`.
         """
         return {}
 

@@ -62,7 +62,7 @@ class TrainConfig(Config):
     utility_weight: float = Field(default=0.02, ge=0)
     """Weight of the loss that teaches a context layer importance and urgency."""
     expert_bias_rate: float = Field(default=1e-3, ge=0)
-    """Step by which a world model's routers favour idle experts after each update."""
+    """Step by which routers favour idle experts after each update."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides the initial weights and the order of the sequences."""
     checkpoint_every: int = Field(default=100, ge=1)
@@ -75,6 +75,11 @@ class TrainConfig(Config):
     """Sequences of the validation split to measure on, its first ones; 0 measures nothing."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two lines of metrics; the first and the last step are always logged."""
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Weights of the auxiliary losses by name; one that is not named here has the weight 1."""
+        return {"utility_loss": self.utility_weight}
 
     @field_validator("model", mode="before")
     @classmethod
