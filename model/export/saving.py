@@ -28,12 +28,17 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None) -> None:
-    """Write contiguous tensors as safetensors; `header` is added to its metadata.
+    """Write contiguous tensors as safetensors; the same values give the same bytes.
+
+    `header` is the one entry of the metadata, by default the format, which transformers asks for: safetensors
+    writes several in a random order.
 
     Raises: OSError that names the path, as any other write does; what was written of the file is removed.
     """
+    metadata = dict(header or {"format": "pt"})
+    assert len(metadata) == 1, f"metadata must be one entry, its order being left to chance, found {metadata}"
     try:
-        save_file(dict(tensors), path, metadata={"format": "pt", **(header or {})})
+        save_file(dict(tensors), path, metadata=metadata)
     except SafetensorError as error:
         # It hides the operating system's error in its text: "I/O error: No space left on device (os error 28)".
         number = re.search(r"\(os error (\d+)\)", str(error))

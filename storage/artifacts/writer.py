@@ -13,6 +13,7 @@ from storage.artifacts.records import (
     JsonDict,
     Manifest,
     Part,
+    RecordT,
     StoredFile,
     content_digest,
     decode_record,
@@ -162,7 +163,9 @@ class ArtifactWriter:
     ) -> Artifact:
         """Write the manifest, which makes the artifact exist with exactly these parts.
 
-        Of several reports of one role the last counts. Raises: CorruptFileError if a file is not there in full.
+        Of several reports of one role the last counts. Returns: the artifact as `Store.find` gives it to later
+        runs, so that the stages after it do the same whether it was made in their process or found.
+        Raises: CorruptFileError if a file is not there in full.
         """
         parts = list(parts)
         names = Counter(part.part for part in parts)
@@ -201,11 +204,9 @@ class ArtifactWriter:
             finished=now(),
             seconds=round(seconds, 3),
         )
-        artifact = Artifact(self.store, manifest)
-        for error in artifact.wrong_sizes((*manifest.files, *manifest.reports)).values():
+        for error in Artifact(self.store, manifest).wrong_sizes((*manifest.files, *manifest.reports)).values():
             raise error
-        self.store.backend.write(f"{self.folder}/manifest.json", encode_record(manifest))
-        return artifact
+        return Artifact(self.store, self._written(f"{self.folder}/manifest.json", manifest))
 
     def _read_part(self, path: str) -> Part | None:
         try:
@@ -267,11 +268,18 @@ class ArtifactWriter:
             counts=dict(sorted((counts or {}).items())),
             info=info or {},
         )
-        self.store.backend.write(self._part_path(part), encode_record(record))
+        record = self._written(self._part_path(part), record)
         if replaced is not None and replaced.attempt == self.attempt:
             kept = {file.path for file in files}
             self._delete_unpublished(file for file in replaced.files if file.path not in kept)
         return record
+
+    def _written(self, path: str, record: RecordT) -> RecordT:
+        """Write a record and return it as every reader gets it: with the keys of its dicts in the file's order."""
+        data = encode_record(record)
+        as_read = decode_record(type(record), data, f"{self.store.url}/{path}")
+        self.store.backend.write(path, data)
+        return as_read
 
     def _part_path(self, part: str) -> str:
         return f"{self.folder}/parts/{checked_name(part)}.json"

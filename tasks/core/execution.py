@@ -8,7 +8,11 @@ from storage.config import Config
 
 
 class Execution(Config):
-    """How and where the work runs. None of it changes a result, so none of it is part of a key."""
+    """How and where the work runs. It is not meant to change a result, so none of it is part of a key.
+
+    The data stages give the same bytes with any of it. A training or an evaluation does so on one kind of machine
+    with the same number of threads and processes: otherwise sums are rounded in another order.
+    """
 
     workers: int = Field(default=0, ge=0)
     """Processes for the data stages; 0 means one per core."""

@@ -60,7 +60,8 @@ class Meter:
 class HttpMirror:
     """Files below one URL. One object serves many threads; close it at the end.
 
-    `resolve` and `sockets` are how names become addresses and addresses connections: see storage.sources.http.addresses.
+    `resolve` and `sockets` are how names become addresses and addresses connections, see
+    `storage.sources.http.addresses`.
     """
 
     def __init__(

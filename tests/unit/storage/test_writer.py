@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.artifacts.records import encode_record
+from storage.artifacts.records import Record, encode_record
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.backends.base import StoreBackend
@@ -244,6 +244,52 @@ def test_part_record_under_another_name_is_dropped(writer: ArtifactWriter, file:
     writer.store.backend.write(f"{writer.folder}/parts/b.json", encode_record(part))
     assert set(writer.parts()) == {"a"}
     assert writer.store.paths(f"{writer.folder}/parts") == [f"{writer.folder}/parts/a.json"]
+
+
+# ---- what is returned and what is read back ---------------------------------------------------------------
+
+
+HOSTILE = {
+    "zeta": (3, ({"b": 1, "a": (2.0,)},)),
+    "alpha": {"é": 1e-7, "Z": -0.0, "10": 1e22, "9": None, "": {}},
+    "Omega": 0.1,
+}
+"""Keys in no order, tuples, which JSON does not have, and floats whose digits must survive."""
+
+
+def reordered(value: object) -> object:
+    """Return an equal value whose dicts have their keys the other way round."""
+    if isinstance(value, dict):
+        return {name: reordered(each) for name, each in reversed(value.items())}
+    return tuple(map(reordered, value)) if isinstance(value, tuple) else value
+
+
+def fields_in_order(record: Record) -> dict[str, str]:
+    """Return the fields as text that shows the order of keys, tuples from lists, and floats from integers."""
+    return {name: repr(getattr(record, name)) for name in type(record).model_fields}
+
+
+@pytest.mark.parametrize("hostile", [HOSTILE, reordered(HOSTILE)], ids=["one way", "other way"])
+def test_part_and_artifact_are_those_that_are_read_back(
+    writer: ArtifactWriter, file: MakeFile, publish: Publish, hostile: dict[str, object]
+) -> None:
+    # A later stage must see the same whether it runs in the process that made its input or finds it.
+    names, counts = dict.fromkeys(hostile, "1.0"), dict.fromkeys(hostile, 1)
+    upstream = ArtifactWriter(writer.store, "download", KEY)
+    upstream.commit("train-00000", {"documents": file()})
+    inputs = dict.fromkeys(hostile, publish(upstream))
+    files = {name: file(name.encode()) for name in hostile}
+    part = writer.commit("train-00000", files, counts=counts, info=hostile)
+    artifact = publish(
+        writer, config=hostile, inputs=inputs, sources=names, recipe={"filter": hostile}, libraries=names
+    )
+    read = writer.part("train-00000")
+    found = writer.store.find(STAGE, KEY)
+    assert read is not None
+    assert found is not None
+    for returned, stored in ((part, read), (artifact.manifest, found.manifest)):
+        assert fields_in_order(returned) == fields_in_order(stored)
+        assert returned.model_dump_json() == stored.model_dump_json()
 
 
 class Dying:
