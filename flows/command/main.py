@@ -13,12 +13,14 @@ import traceback
 from collections.abc import Sequence
 
 from flows.command import estimate as commands_estimate
-from flows.command import generate as commands_generate
 from flows.command import run as commands
 from flows.command import store as commands_store
 from flows.stages import LAST
 from storage.errors import Fault, InputError
+from storage.registry import LazyFunction
 from tasks.core.context import LOGGERS
+
+GENERATE = LazyFunction("flows.command.generate:generate")  # loads torch
 
 DEBUG = "PILE_DEBUG"
 """Environment variable that shows the whole trace of an error."""
@@ -120,9 +122,11 @@ def build_parser() -> argparse.ArgumentParser:
     estimate.add_argument("--gpu", choices=commands_estimate.GPUS, default="h100", help="kind of GPU (h100)")
     estimate.add_argument("--gpus", type=int, default=64, metavar="N", help="number of GPUs (64)")
     estimate.add_argument("--mfu", type=float, default=0.4, help="part of the peak FLOPS that is used (0.4)")
-    estimate.add_argument("--layers", action="store_true", help="list the layers of a world model one by one")
+    estimate.add_argument(
+        "--layers", action="store_true", help="list the layers, if the family has a table of them"
+    )
     estimate.add_argument("--price", type=float, help="price of a GPU hour, to see the cost")
-    generate = verb("generate", commands_generate.generate, "continue texts with a trained or published model")
+    generate = verb("generate", GENERATE, "continue texts with a trained or published model")
     generate.add_argument("what", nargs="?", help="train/key, publish/key, a stage of the newest run, or a folder")
     generate.add_argument(
         "--prompt", nargs="+", action="extend", metavar="TEXT", help="- reads standard input; put what before it"
@@ -176,7 +180,7 @@ def _explain(error: OSError) -> str:
 
 
 def _goes_on(command: commands.Command) -> str:
-    alone = command is commands_generate.generate  # it leaves no parts
+    alone = command is GENERATE  # it leaves no parts
     return "" if alone else "; the next run continues from the parts that are finished"
 
 

@@ -8,9 +8,9 @@ from storage.config import Config
 from tasks.core.execution import Execution
 from tasks.dedup.config import DedupConfig
 from tasks.download.stage import DownloadConfig
-from tasks.evaluate.stage import EvaluateConfig
+from tasks.evaluate.config import EvaluateConfig
 from tasks.filter.config import FilterConfig
-from tasks.labels.probes import CLASSES
+from tasks.labels.classes import CLASSES
 from tasks.pack.stage import PackConfig
 from tasks.publish.config import PublishConfig
 from tasks.tokenize.stage import TokenizeConfig

@@ -19,6 +19,9 @@ LAYER_TABLE = "model.families.world.measurements.layer_table:layer_rows"
 MEASURE_CONTEXT = "model.families.world.measurements.context:measure_context"
 CONTEXT_PAGE = "model.families.world.measurements.picture:context_page"
 
+PICTURE = "context-picture"
+"""Role of the data behind context.html in an evaluate artifact."""
+
 
 class WorldFamily(Family[WorldConfig]):
     """The member of the registry."""
@@ -29,7 +32,7 @@ class WorldFamily(Family[WorldConfig]):
     formulas = WorldFormulas
     presets = PRESETS
     tiny = TINY
-    pictures: Mapping[str, Picture] = {"context-picture": Picture("context.html", LazyFunction(CONTEXT_PAGE))}
+    pictures: Mapping[str, Picture] = {PICTURE: Picture("context.html", LazyFunction(CONTEXT_PAGE))}
 
     def build(self, config: WorldConfig) -> "LanguageModel":
         """Return a new model."""
@@ -55,7 +58,8 @@ class WorldFamily(Family[WorldConfig]):
         """Return what the context layers predict and do, if there are any."""
         if not model.config.context_rank:
             return {}
-        return {"context": load(MEASURE_CONTEXT)(model, documents, token_texts)}
+        numbers, picture = load(MEASURE_CONTEXT)(model, documents, token_texts)
+        return {"context": Measurement(numbers, {PICTURE: picture})}
 
 
 FAMILY = WorldFamily()

@@ -183,7 +183,7 @@ def test_interrupted_training_gives_the_bits_of_an_undisturbed_one(
     job = job_for(tiny_corpus, changed(CONFIG, log_every=2))  # checkpoints fall between two lines
     train(job, never)
     expected_metrics, expected_weights = metrics_of(job), weights_of(job)
-    shutil.rmtree(Store(job.store).files.local("artifacts/train"))
+    shutil.rmtree(Store(job.store).backend.local("artifacts/train"))
     for steps in steps_before:
         with pytest.raises(KeyboardInterrupt):
             train(resumed(job), Power(steps))
@@ -209,7 +209,7 @@ def test_every_family_continues_bit_for_bit(make_corpus, job_for, tmp_path, fami
         assert {"tone_loss", "field_loss", "utility_loss", "router_loss", "max_load/07"} <= {
             name for record in expected_metrics for name in record
         }
-    shutil.rmtree(Store(job.store).files.local("artifacts/train"))
+    shutil.rmtree(Store(job.store).backend.local("artifacts/train"))
     with pytest.raises(KeyboardInterrupt):
         train(resumed(job), Power(4))
     assert checkpoints_of(job) == ("step-000003",)
@@ -222,7 +222,7 @@ def test_training_that_is_asked_to_stop_saves_that_step_and_continues(tiny_corpu
     job = job_for(tiny_corpus, CONFIG)
     train(job, never)
     expected_metrics, expected_weights = metrics_of(job), weights_of(job)
-    shutil.rmtree(Store(job.store).files.local("artifacts/train"))
+    shutil.rmtree(Store(job.store).backend.local("artifacts/train"))
     answers = iter([False] * 5 + [True])
     assert train(job, lambda: next(answers)).step == 5
     assert checkpoints_of(job) == ("step-000003", "step-000005")

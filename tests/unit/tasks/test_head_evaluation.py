@@ -26,9 +26,10 @@ from tasks.core.context import TABLES
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
+from tasks.evaluate.config import EvaluateConfig
 from tasks.evaluate.heads import class_rows, scores
 from tasks.evaluate.held_out import read_train_sample
-from tasks.evaluate.stage import STAGE, EvaluateConfig
+from tasks.evaluate.stage import STAGE
 from tasks.labels.field import FIELDS
 from tasks.labels.tone import TONES, tone_label
 

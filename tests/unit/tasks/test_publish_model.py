@@ -28,9 +28,10 @@ from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, StageResult
 from tasks.evaluate import stage as evaluate_model
+from tasks.publish.build import describe, publish_model
 from tasks.publish.config import PublishConfig
-from tasks.publish.model_card import ARCHITECTURES, limits, usage
-from tasks.publish.stage import STAGE, publish_model
+from tasks.publish.model_card import limits, usage
+from tasks.publish.stage import STAGE
 
 FILES = {
     "README.md",
@@ -198,7 +199,7 @@ def test_each_family_is_published_in_its_form(
 
 @pytest.mark.parametrize("trained_heads", [True, False])
 def test_card_speaks_of_heads_that_were_trained(trained_heads: bool) -> None:
-    world, shape = ARCHITECTURES["WorldForCausalLM"], {**dict(WORLD), "parameters": 5}
+    world, shape = describe(WORLD), {**dict(WORLD), "parameters": 5}
     assert ("model.classify" in "".join(usage(world, trained_heads=trained_heads))) == trained_heads
     assert ("weak labels" in limits(world, shape, trained_heads=trained_heads)) == trained_heads
 
