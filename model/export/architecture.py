@@ -47,8 +47,8 @@ class HeadLabels:
 class Architecture(ABC, Generic[ConfigT]):
     """One architecture of transformers, for the configs that it expresses.
 
-    It promises: what transformers loads from a written folder computes the logits of our model, and `read_config`
-    and `from_tensors` give back config (but for dropout) and weights, bit for bit.
+    It promises: what transformers loads from a written folder computes the logits of our model; `read_config` and
+    `from_tensors` give back the model, which is written again bit for bit.
     """
 
     name: ClassVar[str]

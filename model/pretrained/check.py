@@ -50,7 +50,7 @@ def check_folder(
 
     Raises: Fault that says what differs.
     """
-    with _fresh_modules():
+    with fresh_modules():
         theirs, loaded_tokenizer = _load(folder, architecture_for(model.config))
         _check_weights(folder, model, theirs)
         _check_texts(folder, tokenizer, loaded_tokenizer, texts)
@@ -188,7 +188,7 @@ def _check_code(folder: Path, code: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _fresh_modules() -> Iterator[None]:
+def fresh_modules() -> Iterator[None]:
     """Let transformers import a folder's code from a new place, and forget it afterwards.
 
     It copies code to a cache in the home folder and keeps what it once imported from there.

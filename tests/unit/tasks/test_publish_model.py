@@ -260,14 +260,14 @@ def test_model_card_without_languages_and_prompts_is_complete(
 def test_killed_after_the_commit_keeps_the_folder_and_checks_it_again(
     store: Store, inputs: dict[str, Artifact]
 ) -> None:
-    def build() -> StageContext:
+    def fresh() -> StageContext:
         return StageContext(
             ArtifactWriter(store, STAGE.name, "fedcba9876543210"),
             Execution(threads=1),
             lambda done, total, unit: None,
         )
 
-    first, second = context(), context()
+    first, second = fresh(), fresh()
     (part,) = publish_model(CONFIG, **inputs, context=first)
     assert publish_model(CONFIG, **inputs, context=second) == [part]
     reports = [context.finish_reports()[0].sha256 for context in (first, second)]
