@@ -1,4 +1,4 @@
-"""Documents with the labels that training gave them, for whoever checks a world model's heads."""
+"""Documents with the labels that training gave them, for whoever checks classification heads."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

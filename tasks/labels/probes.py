@@ -1,4 +1,4 @@
-"""Labels of probe tokens: the tone and the field that a world model's heads learn to read off a document.
+"""Labels of probe tokens: the tone and the field that classification heads learn to read off a document.
 
 The rules stand in tasks.labels.tone and tasks.labels.field; here they are applied to documents given as tokens, so
 that training and evaluation label in the same way.

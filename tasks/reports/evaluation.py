@@ -10,6 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from storage.artifacts.store import Artifact
 from storage.errors import Fault
 from tasks.core.context import StageContext
@@ -197,9 +200,6 @@ def read_losses(model: Artifact) -> list[dict[str, Any]]:
 
 def loss_plot(losses: list[dict[str, Any]]) -> bytes:
     """Return a PNG of the training and validation loss over the steps, in the width of a README."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - slow, and only needed here
-    from matplotlib.figure import Figure  # noqa: PLC0415 - slow, and only needed here
-
     figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     trained = [(line["step"], line["loss"]) for line in losses if "loss" in line]
