@@ -106,7 +106,7 @@ class Family(ABC, Generic[ConfigT]):
     shape: type[ModelShape]
     config: type[ConfigT]
     formulas: Callable[[ConfigT], Formulas]
-    """Numbers on paper about a config."""
+    """A class of `Formulas`: numbers on paper about a config."""
     presets: Mapping[str, ConfigT] = {}
     tiny: Mapping[str, ConfigT] = {}
     pictures: Mapping[str, Picture] = {}
