@@ -20,13 +20,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from scipy import stats
 
-from model.families.networks import build_model
 from model.families.presets import preset_shape
+from model.families.registry import build_model
 from model.families.world.context.layer import ContextScores
 from model.families.world.network import WorldModel
 from model.training.batch import Totals
@@ -149,8 +149,8 @@ def shuffled_scores(model: torch.nn.Module, seed: int) -> Iterator[None]:
             importance_BT=scores.importance_BT[:, order], urgency_BT=scores.urgency_BT[:, order]
         )
 
-    assert isinstance(model, WorldModel), "only world models have scores"
-    hooks = [layer.register_forward_hook(shuffle) for layer in model.context]
+    layers = cast(WorldModel, model).context
+    hooks = [layer.register_forward_hook(shuffle) for layer in layers]
     try:
         yield
     finally:

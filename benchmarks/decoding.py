@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from model.families.networks import build_model
 from model.families.presets import PRESETS
+from model.families.registry import build_model
 from model.generation.generate import generate
 from model.layers.language_model import LanguageModel
 

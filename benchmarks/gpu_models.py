@@ -21,10 +21,10 @@ os.environ.setdefault("PILE_GDN", "torch")  # flash-linear-attention's kernels a
 
 import torch
 
+from model.families.base import ModelConfig
 from model.families.estimate import count_parameters, training_flops_per_token
-from model.families.networks import build_model
 from model.families.presets import PRESETS
-from model.families.registry import ModelConfig
+from model.families.registry import build_model
 from model.training.batch import Batch, Totals
 from model.training.config import TrainConfig
 from model.training.objective import Objective
@@ -32,6 +32,10 @@ from storage.config import changed
 
 MODELS = {"gpt2-124m": 16, "tatar-23m": 64, "world-20m": 8, "hybrid-20m": 8, "world-800m": 1}
 """Presets and the sequences of a step that an 80 GB card holds."""
+
+ONE_BLOCK = {"n_superblocks": 1, "d_model": 64, "num_experts": 4, "top_k": 2, "d_expert": 32, "d_shared": 32}
+SMALLER = {"world-20m": ONE_BLOCK, "hybrid-20m": ONE_BLOCK, "world-800m": ONE_BLOCK}
+"""What makes a large preset quick to capture."""
 
 PEAK_FLOPS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}
 """Dense bfloat16. Source: NVIDIA's data sheets."""
@@ -97,9 +101,7 @@ def measure(name: str, steps: int) -> dict[str, Any]:
 
 def capture(name: str) -> dict[str, Any]:
     """Return whether a small model of this kind compiles into one graph, forward and backward."""
-    config = changed(PRESETS[name], vocab_size=256, max_seq_len=128)
-    if config.family == "world":
-        config = changed(config, n_superblocks=1, d_model=64, num_experts=4, top_k=2, d_expert=32, d_shared=32)
+    config = changed(PRESETS[name], vocab_size=256, max_seq_len=128, **SMALLER.get(name, {}))
     objective, batch = build(config, 2, "cpu")
     totals = Totals(batch.tokens)
     eager = float(run(objective, batch, totals))

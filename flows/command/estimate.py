@@ -10,9 +10,10 @@ from flows.recipes.reading import find_recipe
 from flows.recipes.registry import RECIPES
 from flows.tables import counted, text_table
 from model.families import estimate as paper
+from model.families.base import ModelConfig
+from model.families.formulas import Formulas
 from model.families.presets import PRESETS
-from model.families.registry import ModelConfig
-from model.families.world.config import WorldConfig
+from model.families.registry import family_of
 from model.training.config import TrainConfig, model_config_for
 from storage.errors import InputError
 from tasks.pack.config import PackConfig
@@ -41,7 +42,7 @@ GPUS = {
 
 
 @dataclass(frozen=True)
-class Subject:
+class Training:
     """The training that is estimated."""
 
     name: str
@@ -55,13 +56,13 @@ class Subject:
 def estimate(options: argparse.Namespace) -> int:
     """Print parameters, FLOPs, memory and time of a preset or of a recipe's model."""
     _check(options)
-    subject = _find_subject(options)
+    planned = _find_training(options)
     if options.layers:
-        rows = _layer_rows(subject)
+        rows = family_of(planned.config).layer_table(planned.config)
         print_json(rows) if options.json else print(text_table(rows))
         return 0
-    numbers = {**_model_numbers(subject), **_training_numbers(subject, options)}
-    print_json(numbers) if options.json else _print_tables(numbers)
+    numbers = {**_model_numbers(planned), **_training_numbers(planned, options)}
+    print_json(numbers) if options.json else _print_tables(numbers, paper.formulas_of(planned.config))
     return 0
 
 
@@ -80,7 +81,7 @@ def _check(options: argparse.Namespace) -> None:
             raise InputError(f"{option} must be {must}, found {value}")
 
 
-def _find_subject(options: argparse.Namespace) -> Subject:
+def _find_training(options: argparse.Namespace) -> Training:
     """Return the named training. A recipe comes before a preset of its name, for it says the tokens, too."""
     name, tokens = options.model, PILE_TOKENS
     if name in RECIPES or name.endswith((".yaml", ".yml", ".json")):
@@ -101,35 +102,22 @@ def _find_subject(options: argparse.Namespace) -> Subject:
             f"a model must be a preset ({', '.join(PRESETS)}), a recipe ({', '.join(RECIPES)}) or a .yaml or "
             f".json file with a recipe, found {name!r}"
         )
-    if config.family == "gpt2" and length > config.max_seq_len:
+    if config.learned_positions and length > config.max_seq_len:
         raise InputError(
             f"--sequence-length must be at most {config.max_seq_len}, the positions that {name} has learned, "
             f"found {length}"
         )
-    return Subject(name, source, config, length, options.tokens or tokens)
+    return Training(name, source, config, length, options.tokens or tokens)
 
 
-def _layer_rows(subject: Subject) -> list[dict[str, Any]]:
-    """Return the layers of a world model one by one, counted on the modules themselves."""
-    if not isinstance(subject.config, WorldConfig):
-        raise InputError(f"--layers needs a model of the world family, found {subject.name}; try world-235b")
-    import torch  # noqa: PLC0415 - a second, and only this needs the modules
-
-    from model.families.world.layer_table import layer_table  # noqa: PLC0415 - loads torch
-    from model.families.world.network import WorldModel  # noqa: PLC0415 - loads torch
-
-    with torch.device("meta"):
-        return [row._asdict() for row in layer_table(WorldModel(subject.config))]
-
-
-def _model_numbers(subject: Subject) -> dict[str, Any]:
-    config, length = subject.config, subject.sequence_length
+def _model_numbers(planned: Training) -> dict[str, Any]:
+    config, length = planned.config, planned.sequence_length
     return {
-        "model": subject.name,
-        "source": subject.source,
+        "model": planned.name,
+        "source": planned.source,
         "family": config.family,
         "layers": paper.count_table_layers(config),
-        "superblocks": config.n_superblocks if isinstance(config, WorldConfig) else 0,
+        **paper.formulas_of(config).layer_groups(),
         "vocab_size": config.vocab_size,
         "sequence_length": length,
         "parameters": paper.count_parameters(config),
@@ -139,13 +127,13 @@ def _model_numbers(subject: Subject) -> dict[str, Any]:
         "flops_per_token_by_kind": paper.training_flops_split(config, length),
         "weight_bytes": paper.weight_bytes(config),
         "kv_cache_bytes_per_token": paper.kv_cache_bytes_per_token(config),
-        "delta_net_state_bytes": paper.delta_net_state_bytes(config),
+        "recurrent_state_bytes": paper.recurrent_state_bytes(config),
         "layer_input_bytes_per_sequence": paper.layer_input_bytes(config, length),
     }
 
 
-def _training_numbers(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
-    config, gpu = subject.config, GPUS[options.gpu]
+def _training_numbers(planned: Training, options: argparse.Namespace) -> dict[str, Any]:
+    config, gpu = planned.config, GPUS[options.gpu]
     room = STATES_SHARE * gpu.memory_bytes
     states = [
         {
@@ -158,14 +146,14 @@ def _training_numbers(subject: Subject, options: argparse.Namespace) -> dict[str
         }
         for kind, parts in paper.TRAINING_STATES.items()
     ]
-    flops = subject.tokens * paper.training_flops_per_token(config, subject.sequence_length)
+    flops = planned.tokens * paper.training_flops_per_token(config, planned.sequence_length)
     gpu_hours = flops / (gpu.flops * options.mfu) / 3600
     training = {
         "gpu": options.gpu,
         "gpus": options.gpus,
         "gpu_memory_bytes": gpu.memory_bytes,
         "mfu": options.mfu,
-        "tokens": subject.tokens,
+        "tokens": planned.tokens,
         "flops": flops,
         "gpu_hours": gpu_hours,
         "days": gpu_hours / options.gpus / 24,
@@ -175,11 +163,9 @@ def _training_numbers(subject: Subject, options: argparse.Namespace) -> dict[str
     return {"training_states": states, "training": training}
 
 
-def _print_tables(numbers: dict[str, Any]) -> None:
+def _print_tables(numbers: dict[str, Any], formulas: Formulas) -> None:
     total, active, training = numbers["parameters"], numbers["active_parameters"], numbers["training"]
-    layers = f"{numbers['layers']} layers"
-    if numbers["superblocks"]:
-        layers += f" ({counted(numbers['superblocks'], 'superblocks')} x 8 + 5)"
+    layers = f"{numbers['layers']} layers{_groups(formulas)}"
     print(
         f"{numbers['model']} ({numbers['source']}): {numbers['family']} family, {layers}, vocabulary "
         f"{numbers['vocab_size']:,}, sequences of {numbers['sequence_length']:,} tokens\n"
@@ -196,6 +182,14 @@ def _print_tables(numbers: dict[str, Any]) -> None:
     )
     print("\n" + text_table(_memory_rows(numbers)))
     print("\n" + text_table(_time_rows(training)))
+
+
+def _groups(formulas: Formulas) -> str:
+    """Tell how the layers are counted, as ` (12 superblocks x 8 + 5)`; empty if one by one."""
+    return "".join(
+        f" ({counted(number, name)} x {formulas.layers // number} + {formulas.table_layers() - formulas.layers})"
+        for name, number in formulas.layer_groups().items()
+    )
 
 
 def _counts(title: str, counts: dict[str, int], total: int) -> str:
@@ -222,7 +216,7 @@ def _memory_rows(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     rows = {
         "weights in bfloat16": numbers["weight_bytes"],
         "keys and values per token, bfloat16": numbers["kv_cache_bytes_per_token"],
-        "DeltaNet state per sequence": numbers["delta_net_state_bytes"],
+        "recurrent state per sequence": numbers["recurrent_state_bytes"],
         "inputs of the layers, per sequence in training": numbers["layer_input_bytes_per_sequence"],
     }
     return [{"memory": name, "bytes": count} for name, count in rows.items() if count]

@@ -6,21 +6,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
 
 from flows.command.output import print_json
 from flows.command.store import existing_store, find_artifact
 from flows.tables import text_table
+from model.evaluation.classify import classify
+from model.generation.generate import stream
+from model.layers.device import choose_device
+from model.layers.language_model import LanguageModel
+from model.pretrained.folder import has_trained_heads, load_published, suppressed_ids
 from model.pretrained.trained_model import open_trained
 from storage.artifacts.store import Artifact, Store
 from storage.errors import InputError
-from tasks.labels.field import FIELDS
-from tasks.labels.tone import TONES
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-    from model.layers.language_model import LanguageModel
+from storage.formats.tokens import EOT
+from tasks.labels.classes import CLASSES
+from tasks.labels.probes import probe_ids
 
 NEW_TOKENS = 128
 """Tokens that are generated if nobody says how many, fewer where a model has no positions for them."""
@@ -34,8 +38,8 @@ OPTIONS = re.compile(r"\b(max_new_tokens|temperature|top_k|top_p|repetition_pena
 class LoadedModel:
     """A model and the meaning of its tokens."""
 
-    model: "LanguageModel"
-    encoder: "Tokenizer"
+    model: LanguageModel
+    encoder: Tokenizer
     eot_id: int
     used_vocab: int
     has_trained_heads: bool
@@ -55,8 +59,8 @@ class Text:
 
 def generate(options: argparse.Namespace) -> int:
     """Print each prompt with its continuation, the first one as it comes into being."""
-    loaded = _open_speaker(options)
-    probe_ids = _probe_ids(loaded) if options.classify else None
+    loaded = _open_model(options)
+    probes = _probe_ids(loaded) if options.classify else None
     if options.no_cache and options.kv_budget is not None:
         raise InputError("--kv-budget needs the cache that --no-cache does without; leave out one of the two")
     prompts = [_read_prompt(prompt) for prompt in options.prompt or [""]]
@@ -69,7 +73,7 @@ def generate(options: argparse.Namespace) -> int:
                 pass
         else:
             _print_texts(loaded.encoder, texts, steps)
-        labels = [_classify(loaded, text, *probe_ids) for text in texts] if probe_ids else []
+        labels = [_classify(loaded, text, probes) for text in texts] if probes else []
     except ValueError as error:  # of a prompt or an option; the model says what must hold
         raise InputError(OPTIONS.sub(lambda name: f"--{name[0].replace('_', '-')}", str(error))) from error
     if options.json:
@@ -92,29 +96,22 @@ def _read_prompt(prompt: str) -> str:
         raise InputError(f"a prompt must be text in UTF-8, found other bytes in {source} ({error})") from None
 
 
-def _probe_ids(loaded: LoadedModel) -> tuple[int, int]:
+def _probe_ids(loaded: LoadedModel) -> dict[str, int]:
     """Return the ids of the tokens at which the heads read. Raises: InputError if they cannot tell anything."""
-    from storage.formats.tokens import FIELD, TONE  # noqa: PLC0415 - loads pyarrow
-
-    if not getattr(loaded.model.config, "n_tones", 0):
+    if not loaded.model.config.classes():
         raise InputError(
-            "--classify needs a model with classification heads, found one without; train a model of the world "
-            "family with n_tones and n_fields above 0, such as `pile run world-1m`"
+            "--classify needs a model with classification heads, found one without; train a model of a family "
+            "that has them, such as `pile run world-1m`"
         )
     if not loaded.has_trained_heads:
         raise InputError(
             "--classify needs a model whose heads were trained, found one that is not known to have such; train "
             "it with pack.probe_tokens=true, and publish it again if it is a folder"
         )
-    tone_id, field_id = (loaded.encoder.token_to_id(token) for token in (TONE, FIELD))
-    if tone_id is None or field_id is None:
-        raise InputError(
-            f"--classify needs a tokenizer with {TONE} and {FIELD}, found one without; train it again"
-        )
-    return tone_id, field_id
+    return probe_ids(loaded.encoder).ids()
 
 
-def _open_speaker(options: argparse.Namespace) -> LoadedModel:
+def _open_model(options: argparse.Namespace) -> LoadedModel:
     """Return the model that the user names: a published folder, or an artifact of the store."""
     what = options.what or "train"
     if (Path(what) / "config.json").is_file():
@@ -145,13 +142,6 @@ def _input_of(store: Store, artifact: Artifact, role: str) -> Artifact:
 
 
 def _open_folder(folder: Path) -> LoadedModel:
-    from tokenizers import Tokenizer  # noqa: PLC0415 - only this verb needs it
-
-    from model.export.fields import read_fields  # noqa: PLC0415 - not needed to parse arguments
-    from model.layers.device import choose_device  # noqa: PLC0415 - loads torch
-    from model.pretrained.folder import load_published  # noqa: PLC0415 - loads torch
-    from storage.formats.tokens import EOT  # noqa: PLC0415 - loads pyarrow
-
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"a published model must have its tokenizer.json, found none in {folder}")
     encoder = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -161,21 +151,16 @@ def _open_folder(folder: Path) -> LoadedModel:
     encoder.encode_special_tokens = True
     used_vocab = max(encoder.get_vocab(with_added_tokens=True).values()) + 1
     model = load_published(folder).to(choose_device("auto"))
-    # A folder that does not say so is older than this field; its heads may be what they were initialized with.
-    has_trained_heads = read_fields(folder / "config.json").get("has_trained_heads") is True
-    return LoadedModel(model, encoder, eot_id, used_vocab, has_trained_heads)
+    return LoadedModel(model, encoder, eot_id, used_vocab, has_trained_heads(folder))
 
 
 def _stream(loaded: LoadedModel, texts: Sequence[Text], options: argparse.Namespace) -> Iterator[None]:
     """Return an iterator that adds a token to each text that has not ended; prompts are checked at once."""
-    from model.generation.generate import stream  # noqa: PLC0415 - loads torch
-    from model.pretrained.folder import suppressed_ids  # noqa: PLC0415 - loads torch
-
     model, new_tokens = loaded.model, options.max_new_tokens
     if new_tokens is None:
         longest = max(len(text.ids) for text in texts)
         room = max(1, model.config.max_seq_len - longest)
-        new_tokens = min(NEW_TOKENS, room) if model.learned_positions else NEW_TOKENS
+        new_tokens = min(NEW_TOKENS, room) if model.config.learned_positions else NEW_TOKENS
     steps = stream(
         model,
         [text.ids for text in texts],
@@ -204,7 +189,7 @@ def _collected(texts: Sequence[Text], steps: Iterator[Any], eot_id: int) -> Iter
         yield
 
 
-def _print_texts(encoder: "Tokenizer", texts: Sequence[Text], steps: Iterator[None]) -> None:
+def _print_texts(encoder: Tokenizer, texts: Sequence[Text], steps: Iterator[None]) -> None:
     for number, text in enumerate(texts):
         if len(texts) > 1:
             print(f"--- text {number + 1} of {len(texts)}")
@@ -215,7 +200,7 @@ def _print_texts(encoder: "Tokenizer", texts: Sequence[Text], steps: Iterator[No
         print()
 
 
-def decode_pieces(encoder: "Tokenizer", ids: Sequence[int], steps: Iterator[None]) -> Iterator[str]:
+def decode_pieces(encoder: Tokenizer, ids: Sequence[int], steps: Iterator[None]) -> Iterator[str]:
     """Yield the text of ids, which grow with each step, in pieces that end where a character does.
 
     Tokens are bytes, so a character may need several; one that never becomes whole is given out at the end.
@@ -231,17 +216,12 @@ def decode_pieces(encoder: "Tokenizer", ids: Sequence[int], steps: Iterator[None
             return
 
 
-def _classify(loaded: LoadedModel, text: Text, tone_id: int, field_id: int) -> dict[str, dict[str, float]]:
-    """Return the probabilities of tone and field of the whole text; where it was cut, it has no end of text."""
-    import torch  # noqa: PLC0415 - seconds, and other verbs do not need it
-
-    from model.families.world.classify import classify  # noqa: PLC0415 - loads torch
-
+def _classify(loaded: LoadedModel, text: Text, probes: dict[str, int]) -> dict[str, dict[str, float]]:
+    """Return the probabilities of the whole text's classes by kind; where it was cut, it has no end of text."""
     whole = text.ended or not text.new
     ids = torch.tensor([text.ids + text.new])  # led by the end-of-text token, as documents are in training
-    found = classify(loaded.model, ids, tone_id, field_id, eot_id=loaded.eot_id if whole else None)
-    pairs = (("tone", TONES, found.tone_BN), ("field", FIELDS, found.field_BN))
-    return {name: _named(classes, values[0].tolist()) for name, classes, values in pairs}
+    found = classify(loaded.model, ids, probes, eot_id=loaded.eot_id if whole else None)
+    return {kind: _named(CLASSES.get(kind, ()), values[0].tolist()) for kind, values in found.items()}
 
 
 def _named(classes: Sequence[str], values: list[float]) -> dict[str, float]:
@@ -249,7 +229,7 @@ def _named(classes: Sequence[str], values: list[float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in zip(names, values, strict=True)}
 
 
-def _to_json(encoder: "Tokenizer", text: Text, labels: dict[str, Any] | None = None) -> dict[str, Any]:
+def _to_json(encoder: Tokenizer, text: Text, labels: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
         "prompt": text.prompt,
         "text": encoder.decode(text.new, skip_special_tokens=False),

@@ -12,7 +12,7 @@ from storage.sources.python_environment.texts import (
     STDLIB_SOURCE,
 )
 from tasks.download.stage import DownloadConfig
-from tasks.evaluate.stage import EvaluateConfig
+from tasks.evaluate.config import EvaluateConfig
 from tasks.labels.field import FieldName
 from tasks.pack.config import PackConfig
 from tasks.publish.config import PublishConfig

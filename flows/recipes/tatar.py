@@ -4,7 +4,7 @@ from flows.recipes.schema import Recipe, make_recipe
 from model.families.presets import preset_shape
 from model.training.config import TrainConfig
 from tasks.download.stage import DownloadConfig
-from tasks.evaluate.stage import EvaluateConfig
+from tasks.evaluate.config import EvaluateConfig
 from tasks.pack.config import PackConfig
 from tasks.publish.config import PublishConfig
 from tasks.train_tokenizer.config import TrainTokenizerConfig

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.families.world.context.eviction import evict
-from model.families.world.context.retention import check_budget
 from model.generation.sampling import Sampling, choose, penalize
 from model.layers.eval_mode import evaluating
+from model.layers.eviction import check_budget
 from model.layers.language_model import LanguageModel
 from model.layers.prompts import as_batch, prompt_documents, seen_tokens
 
@@ -145,8 +144,7 @@ class _Reader:
             else:
                 hidden_BTC = self.model.hidden(new_B[:, None], None, self.cache)
             if self.budget is not None:
-                window = getattr(self.model.config, "context_window", 1)
-                evict(self.cache, self.budget, window, len(hidden_BTC), hidden_BTC.device)
+                self.cache.evict(self.budget)
             return self.model.logits(hidden_BTC[:, -1]).float()
 
     def _read_all(self, new_B: Tensor | None) -> Tensor:
@@ -242,7 +240,7 @@ def _check_room(model: LanguageModel, length: int, max_new_tokens: int) -> None:
     limit = model.config.max_seq_len
     if length + max_new_tokens <= limit:
         return
-    if model.learned_positions:
+    if model.config.learned_positions:
         raise ValueError(
             f"prompt and new tokens must be at most max_seq_len={limit} together, as many as the model has "
             f"positions, found {length} + {max_new_tokens}; shorten the prompt or lower max_new_tokens"

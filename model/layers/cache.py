@@ -8,10 +8,12 @@ Shapes: B sequences, T new tokens, K remembered keys, H key/value heads, D head 
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from model.layers.eviction import check_budget, kept_keys
 
 
 class KeyValues:
@@ -44,7 +46,7 @@ class KeyValues:
     def clone(self) -> "KeyValues":
         """Return a copy with buffers of its own."""
         copied = KeyValues(self.capacity)
-        copied.length, copied.buffer_2BHKD = self.length, _cloned(self.buffer_2BHKD)
+        copied.length, copied.buffer_2BHKD = self.length, cloned(self.buffer_2BHKD)
         return copied
 
     def _grow(self, new_BHTD: Tensor, used: int) -> Tensor:
@@ -70,13 +72,11 @@ class BlockCache:
         """Keys of the last document of the row; None: all are."""
         self.read = 0
         """Tokens read in each row, padding and what was forgotten included."""
-        self.context_BK2: Tensor | None = None
-        """Importance and urgency of each key, if a context layer scores them."""
 
     @property
     def length(self) -> int:
-        """Remembered keys per row."""
-        return self.attention[0].length
+        """Remembered keys per row; 0 for layers that remember states alone."""
+        return self.attention[0].length if self.attention else 0
 
     def mask(self, length: int, device: torch.device) -> Tensor | None:
         """Return which keys each of `length` new tokens may see, (B or 1, 1, T, K + T); None: all.
@@ -113,17 +113,31 @@ class BlockCache:
         self.rows_BK = self.row_numbers(len(index_BN), index_BN.device).gather(1, index_BN)
         if self.visible_BK is not None:
             self.visible_BK = self.visible_BK.gather(1, index_BN)
-        if self.context_BK2 is not None:
-            self.context_BK2 = self.context_BK2.gather(1, index_BN[..., None].expand(-1, -1, 2))
         for key_values in self.attention:
             key_values.keep(index_BN)
 
-    def clone(self) -> "BlockCache":
+    def worth(self, rows_BK: Tensor) -> Tensor | None:
+        """Return how much each key is worth keeping, (B, K); None: the later, the more.
+
+        `rows_BK` are the places in the row at which the keys were read.
+        """
+        return None
+
+    def evict(self, budget: int) -> None:
+        """Forget keys, so that at most `budget` are left in each row."""
+        if self.length <= budget:
+            return
+        buffer = self.attention[0].buffer_2BHKD
+        assert buffer is not None, "there are keys to forget"
+        rows_BK = self.row_numbers(buffer.shape[1], buffer.device)
+        self.keep(kept_keys(self.worth(rows_BK), rows_BK, self.visible_BK, budget))
+
+    def clone(self) -> Self:
         """Return a copy with buffers and states of its own."""
-        copied = BlockCache(0, [state.clone() for state in self.states])
+        copied = copy.copy(self)  # of the same class
+        copied.states = [state.clone() for state in self.states]
         copied.attention = [key_values.clone() for key_values in self.attention]
-        copied.rows_BK, copied.visible_BK = _cloned(self.rows_BK), _cloned(self.visible_BK)
-        copied.context_BK2, copied.read = _cloned(self.context_BK2), self.read
+        copied.rows_BK, copied.visible_BK = cloned(self.rows_BK), cloned(self.visible_BK)
         return copied
 
 
@@ -157,6 +171,16 @@ class Cache:
         for block in self.blocks:
             block.advance(length, visible_BT)
 
+    def evict(self, budget: int) -> None:
+        """Forget keys of every block, so that at most `budget` are left in each row; states stay.
+
+        The first and the last ones always stay, between them those that the block calls worth most.
+        Raises: ValueError if the budget leaves no room beside the keys that always stay.
+        """
+        check_budget(budget)
+        for block in self.blocks:
+            block.evict(budget)
+
     def clone(self) -> "Cache":
         """Return an independent copy: reading with it leaves this one as it is.
 
@@ -164,7 +188,7 @@ class Cache:
         """
         copied = copy.copy(self)  # of the same class
         copied.blocks = [block.clone() for block in self.blocks]
-        copied.positions_B = _cloned(self.positions_B)
+        copied.positions_B = cloned(self.positions_B)
         return copied
 
 
@@ -213,5 +237,6 @@ def attention_mask(
     return same_BTT.tril()[:, None], False
 
 
-def _cloned(tensor: Tensor | None) -> Tensor | None:
+def cloned(tensor: Tensor | None) -> Tensor | None:
+    """Return a copy of a tensor that may be missing."""
     return None if tensor is None else tensor.clone()

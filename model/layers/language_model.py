@@ -1,9 +1,10 @@
 """What every family is to its callers: ids to logits, with packed documents and a cache.
 
-Shapes: B sequences, T tokens, V vocabulary, C width of the residual stream.
+Shapes: B sequences, T tokens, V vocabulary, C width of the residual stream, N classes.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +13,31 @@ if TYPE_CHECKING:
     from model.layers.cache import Cache
 
 
+class Treatment(NamedTuple):
+    """How an optimizer treats a parameter."""
+
+    decays: bool
+    """Whether weight decay pulls it to zero."""
+    rate: float = 1.0
+    """Factor on the learning rate."""
+
+
 class LanguageModel(nn.Module):
     """Maps token ids (B, T) to the logits (B, T, V) of the next token at each position.
 
-    A new model has random weights that follow from `torch.manual_seed` alone. Subclasses define `hidden`, `logits`
-    and `new_cache`.
+    A family's network defines `hidden`, `logits` and `new_cache`; the other methods say nothing unless a family
+    has something to say. It promises:
+
+    - Weights follow from `torch.manual_seed` alone; `state_dict` is all there is to save.
+    - No logit depends on a later token, on another row, or on another document of its row.
+    - With a cache, token by token or in pieces, the logits are those without; `Cache.clone` is independent, and
+      after `Cache.evict(budget)` no row remembers more than `budget` keys.
+    - `training_pass` gives what `hidden` does and leaves what `auxiliary_losses` needs; loss and auxiliary losses
+      are finite and reach every parameter. `parameter_groups` names each parameter once.
     """
 
     config: Any
-    """Its GPT2Config, RopeConfig or WorldConfig."""
-    learned_positions = False
-    """Whether `max_seq_len` is a hard limit; rotary models go on beyond it, though they were not trained there."""
+    """The family's config."""
 
     def forward(self, ids_BT: Tensor, documents_BT: Tensor | None = None, cache: "Cache | None" = None) -> Tensor:
         """Return logits (B, T, V).
@@ -49,9 +64,51 @@ class LanguageModel(nn.Module):
         """Return an empty cache; `capacity` tokens fit in without a copy."""
         raise NotImplementedError
 
+    def training_pass(self, ids_BT: Tensor, documents_BT: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Return `hidden`, and whatever of the pass `auxiliary_losses` needs."""
+        return self.hidden(ids_BT, documents_BT), None
+
+    def auxiliary_losses(
+        self, trace: Any, documents_BT: Tensor | None, weights: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """Return by name what is added to the language loss, scalars, from the trace of a `training_pass`.
+
+        The caller weighs each with `weights`, 1 if it is not named there; one of weight 0 may be left out.
+        """
+        return {}
+
+    def head_logits(self, hidden: Tensor) -> dict[str, Tensor]:
+        """Apply the classification heads: (..., C) to (..., N), by kind, as `config.classes()` names them."""
+        return {}
+
+    def after_step(self, total: Callable[[Sequence[float]], list[float]], balance_rate: float) -> None:
+        """Do what follows an update, in all processes; `total` sums numbers over them.
+
+        `balance_rate` is the step by which to even out what no gradient evens out, such as the load of experts.
+        """
+
+    def step_metrics(self) -> dict[str, float]:
+        """Return for the metrics log what the last update showed."""
+        return {}
+
+    def warning(self, metrics: Mapping[str, float], step: int) -> str:
+        """Say what in the metrics of a step tells that the training suffers; empty if nothing does."""
+        return ""
+
+    def treatment(self, name: str, parameter: nn.Parameter) -> Treatment:
+        """Return how a parameter is optimized: matrices decay; biases and gains of norms do not."""
+        return Treatment(decays=parameter.ndim >= 2)
+
+    def parameter_groups(self) -> dict[Treatment, list[nn.Parameter]]:
+        """Return all parameters by how they are optimized."""
+        groups: dict[Treatment, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            groups.setdefault(self.treatment(name, parameter), []).append(parameter)
+        return groups
+
     def check_length(self, length: int) -> None:
         """Raise ValueError if a model of learned positions has none for `length` tokens."""
-        if self.learned_positions and length > self.config.max_seq_len:
+        if self.config.learned_positions and length > self.config.max_seq_len:
             raise ValueError(
                 f"a sequence must have at most max_seq_len={self.config.max_seq_len} tokens, found {length}; "
                 f"cut it into windows"

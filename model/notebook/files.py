@@ -18,15 +18,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from model.export.saving import assign_weights, save_tensors
-from model.families.gpt2.config import GPT2Config
-from model.families.networks import build_model
-from model.families.registry import ModelConfig
-from model.families.rope.config import RopeConfig
-from model.families.world.config import WorldConfig
+from model.families.base import ModelConfig
+from model.families.registry import AnyConfig, build_model
 from model.layers.language_model import LanguageModel
 from storage.errors import InputError
-
-Config = GPT2Config | RopeConfig | WorldConfig
 
 HEADER = "pile-pipeline.model"
 """Entry of the file's header that holds the model config as JSON."""
@@ -55,7 +50,7 @@ def save(model: LanguageModel, path: str | Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def load(path: str | Path, config: Config | None = None) -> LanguageModel:
+def load(path: str | Path, config: ModelConfig | None = None) -> LanguageModel:
     """Return the model in a file that `save` wrote, in eval mode on the CPU.
 
     Also reads other `.safetensors`, `.pth` and `.pt` files with our parameter names, for which `config` is needed.
@@ -91,13 +86,13 @@ def check_model(model: object) -> None:
         )
 
 
-def _choose_config(path: Path, header: str | None, config: Config | None) -> Config:
+def _choose_config(path: Path, header: str | None, config: ModelConfig | None) -> ModelConfig:
     if header is None:
         if config is None:
             raise InputError(f"{path} must name its model config, found none; give load() the config")
         return config
     try:
-        found: Config = TypeAdapter(ModelConfig).validate_json(header)
+        found: ModelConfig = TypeAdapter(AnyConfig).validate_json(header)
     except ValidationError as error:
         problems = textwrap.shorten(str(error), 400)
         raise InputError(f"{path} must describe a model of this release: {problems}") from None

@@ -4,24 +4,23 @@ import contextlib
 import copy
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, dynamic_module_utils, logging
 
-from model.families.world.export.folder_code import code_files
+from model.export.architecture import Architecture
 from model.generation.generate import generate
 from model.layers.language_model import LanguageModel
+from model.pretrained.architectures import architecture_for
 from model.pretrained.folder import suppressed_ids
-from model.pretrained.forms import Form, find_form
 from storage.errors import Fault
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 CHECKED_TOKENS = 64
 """How many tokens both implementations generate greedily in the check."""
@@ -43,16 +42,16 @@ class FolderCheck:
 
 
 def check_folder(
-    folder: Path, model: LanguageModel, tokenizer: "Tokenizer", texts: Sequence[str], eot_id: int, used_vocab: int
+    folder: Path, model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str], eot_id: int, used_vocab: int
 ) -> FolderCheck:
     """Load a folder with transformers, from disk only, and compare it with the model and tokenizer on the CPU.
 
-    Code in the folder is run for a world model only, and only if it is the code of this package.
+    Code in the folder is run only if it is the code that the model's architecture brings.
 
     Raises: Fault that says what differs.
     """
-    with _fresh_modules():
-        theirs, loaded_tokenizer = _load(folder, find_form(model.config))
+    with fresh_modules():
+        theirs, loaded_tokenizer = _load(folder, architecture_for(model.config))
         _check_weights(folder, model, theirs)
         _check_texts(folder, tokenizer, loaded_tokenizer, texts)
         ids = _fixed_batch(model, used_vocab)
@@ -79,19 +78,20 @@ def logit_tolerance(model: LanguageModel, ids: Tensor, logits_BTV: Tensor, diffe
 
 def _check_weights(folder: Path, model: LanguageModel, theirs: Any) -> None:
     """Compare all weights under our names, after the way there and back."""
-    form, config = find_form(model.config), model.config
-    wanted = form.from_tensors(form.to_tensors(model.state_dict(), config), config)
+    architecture, config = architecture_for(model.config), model.config
+    wanted = architecture.from_tensors(architecture.to_tensors(model.state_dict(), config), config)
     state = theirs.state_dict()
-    if getattr(config, "tie_embeddings", True):
-        state.pop("lm_head.weight", None)
-    found = form.from_tensors(state, config)
+    if architecture.is_tied(config):
+        for head in (architecture.tied[0], "lm_head.weight"):  # on disk, and in the memory of transformers
+            state.pop(head, None)
+    found = architecture.from_tensors(state, config)
     different = sorted(found.keys() ^ wanted.keys())
     different += [name for name in wanted.keys() & found.keys() if not torch.equal(wanted[name], found[name])]
     if different:
         raise _differs(folder, "weights", ", ".join(different[:5]))
 
 
-def _check_texts(folder: Path, tokenizer: "Tokenizer", loaded: Any, texts: Sequence[str]) -> None:
+def _check_texts(folder: Path, tokenizer: Tokenizer, loaded: Any, texts: Sequence[str]) -> None:
     for text in texts:
         wanted, found = tokenizer.encode(text).ids, loaded.encode(text)
         if wanted != found:
@@ -153,22 +153,17 @@ def _running(folder: Path) -> Iterator[None]:
         raise _differs(folder, "computation", f"transformers cannot run them ({error})") from error
 
 
-def _load(folder: Path, form: Form) -> tuple[Any, Any]:
-    from transformers import (  # noqa: PLC0415 - seconds, and only this check needs it
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        logging,
-    )
-
+def _load(folder: Path, architecture: Architecture[Any]) -> tuple[Any, Any]:
     logging.disable_progress_bar()  # it would draw over our own progress
-    if form.own_code:
-        _check_code(folder)
+    code = architecture.code_files()
+    if code:
+        _check_code(folder, code)
     load_model: Any = AutoModelForCausalLM.from_pretrained
     try:
         model, info = load_model(
             folder,
             local_files_only=True,
-            trust_remote_code=form.own_code,
+            trust_remote_code=bool(code),
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
@@ -181,25 +176,23 @@ def _load(folder: Path, form: Form) -> tuple[Any, Any]:
         raise _differs(folder, "parameter names", f"transformers reports {problems}")
     if model.generation_config.eos_token_id != tokenizer.eos_token_id:
         raise _differs(folder, "end of text", f"{model.generation_config.eos_token_id} is not the tokenizer's")
-    if type(model).__name__ != form.architecture:
-        raise _differs(folder, "architecture", f"{type(model).__name__} instead of {form.architecture}")
+    if type(model).__name__ != architecture.name:
+        raise _differs(folder, "architecture", f"{type(model).__name__} instead of {architecture.name}")
     return model.eval(), tokenizer
 
 
-def _check_code(folder: Path) -> None:
+def _check_code(folder: Path, code: Mapping[str, str]) -> None:
     found = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
-    if found != code_files():
+    if found != code:
         raise _differs(folder, "code", f"{', '.join(sorted(found))} are not as this release writes them")
 
 
 @contextlib.contextmanager
-def _fresh_modules() -> Iterator[None]:
+def fresh_modules() -> Iterator[None]:
     """Let transformers import a folder's code from a new place, and forget it afterwards.
 
     It copies code to a cache in the home folder and keeps what it once imported from there.
     """
-    from transformers import dynamic_module_utils  # noqa: PLC0415 - seconds, and only this check needs it
-
     name = dynamic_module_utils.TRANSFORMERS_DYNAMIC_MODULE_NAME
 
     def forget() -> dict[str, Any]:

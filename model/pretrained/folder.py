@@ -1,30 +1,31 @@
 """A trained model as a Hugging Face folder, and back.
 
 Files: model.safetensors (or shards and an index), config.json, generation_config.json, tokenizer.json,
-tokenizer_config.json, and the code of a world model. The same model gives the same bytes.
+tokenizer_config.json, and the code of an architecture that transformers does not know. The same model gives the
+same bytes.
 """
 
 import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from model.export.architecture import Architecture, HeadLabels
 from model.export.fields import Fields, read_fields
 from model.export.saving import assign_weights
 from model.export.tensors import SHARD_BYTES, read_weights, renamed, write_weights
-from model.families.networks import build_model
-from model.families.world.export.folder_code import write_code
+from model.families.base import ModelConfig
+from model.families.registry import build_model
 from model.layers.language_model import LanguageModel
-from model.pretrained.forms import Form, find_form, form_of_type
+from model.pretrained.architectures import architecture_for, architecture_of_type
 from storage.errors import InputError
+from storage.formats.probes import PROBE_KINDS
 from storage.formats.tokens import EOT, FIELD, TONE
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 
 def write_folder(
@@ -34,32 +35,25 @@ def write_folder(
     used_vocab: int,
     folder: Path,
     *,
-    tone_names: Sequence[str] = (),
-    field_names: Sequence[str] = (),
+    class_names: Mapping[str, Sequence[str]] | None = None,
     has_trained_heads: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write the files that transformers loads into an existing folder.
 
     Ids from `used_vocab` on only pad the embedding; generation settings keep them and the probe tokens from being
-    chosen. The names are those of the classes of a world model's heads, left out if a head has another number;
-    without `has_trained_heads` the published model refuses to classify.
+    chosen. `class_names` are those of the classes of the model's heads by kind, left out if a head has another
+    number; without `has_trained_heads` the published model refuses to classify.
     """
-    from tokenizers import Tokenizer  # noqa: PLC0415 - only writing needs it
-
-    form, tokenizer = find_form(model.config), Tokenizer.from_file(str(tokenizer_file))
+    architecture, tokenizer = architecture_for(model.config), Tokenizer.from_file(str(tokenizer_file))
     special = {"bos_token_id": eot_id, "eos_token_id": eot_id, "pad_token_id": eot_id}
-    config = {**form.write_config(model.config), **special, "dtype": "float32"}
-    if form.own_code:
-        write_code(folder)
-        probes = {"tone_token_id": tokenizer.token_to_id(TONE), "field_token_id": tokenizer.token_to_id(FIELD)}
-        names = {"tone_names": list(tone_names), "field_names": list(field_names)}
-        heads = {"tone_names": model.config.n_tones, "field_names": model.config.n_fields}
-        config["has_trained_heads"] = has_trained_heads and model.config.n_tones > 0
-        config |= {name: token for name, token in probes.items() if token is not None}
-        config |= {name: known for name, known in names.items() if known and len(known) == heads[name]}
+    labels = HeadLabels(has_trained_heads, _probe_ids(tokenizer), class_names or {})
+    config = {**architecture.write_config(model.config), **special, "dtype": "float32"}
+    config |= architecture.label_fields(model.config, labels)
+    for name, source in architecture.code_files().items():
+        (folder / name).write_text(source, encoding="utf-8")
     suppressed = suppressed_ids(tokenizer, used_vocab, model.config.vocab_size)
-    write_weights(form.to_tensors(model.state_dict(), model.config), folder, shard_bytes)
+    write_weights(architecture.to_tensors(model.state_dict(), model.config), folder, shard_bytes)
     shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
     _write_json(folder / "config.json", config)
     _write_json(
@@ -78,11 +72,11 @@ def load_published(folder: str | Path) -> LanguageModel:
     """
     folder = Path(folder)
     values = read_fields(folder / "config.json")
-    form = form_of_type(values.get("model_type"))
-    config = form.read_config(Fields(values, str(folder / "config.json")))
-    stored = _without_tied_head(read_weights(folder), form, config, folder)
+    architecture = architecture_of_type(values.get("model_type"))
+    config = architecture.read_config(Fields(values, str(folder / "config.json")))
+    stored = _without_tied_head(read_weights(folder), architecture, config, folder)
     try:
-        found = form.from_tensors(stored, config)
+        found = architecture.from_tensors(stored, config)
     except (ValueError, KeyError) as error:
         raise _not_its_weights(folder, str(error)) from error
     with torch.device("meta"):
@@ -90,13 +84,24 @@ def load_published(folder: str | Path) -> LanguageModel:
     return assign_weights(model, _read_all(found, model.state_dict(), folder)).eval()
 
 
-def suppressed_ids(tokenizer: "Tokenizer", used_vocab: int, vocab_size: int) -> tuple[int, ...]:
+def suppressed_ids(tokenizer: Tokenizer, used_vocab: int, vocab_size: int) -> tuple[int, ...]:
     """Return the ids that must never be generated: the probe tokens, and those that only pad the embedding."""
-    probes = [tokenizer.token_to_id(token) for token in (TONE, FIELD)]
-    return tuple(sorted({*(token for token in probes if token is not None), *range(used_vocab, vocab_size)}))
+    return tuple(sorted({*_probe_ids(tokenizer).values(), *range(used_vocab, vocab_size)}))
 
 
-def _tokenizer_config(tokenizer: "Tokenizer", max_seq_len: int) -> dict[str, Any]:
+def has_trained_heads(folder: str | Path) -> bool:
+    """Tell whether a published model has classification heads that were trained."""
+    values = read_fields(Path(folder) / "config.json")
+    return architecture_of_type(values.get("model_type")).has_trained_heads(values)
+
+
+def _probe_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the probe tokens by kind, as far as there are any."""
+    found = {kind: tokenizer.token_to_id(token) for kind, token in zip(PROBE_KINDS, (TONE, FIELD), strict=True)}
+    return {kind: token for kind, token in found.items() if token is not None}
+
+
+def _tokenizer_config(tokenizer: Tokenizer, max_seq_len: int) -> dict[str, Any]:
     probes = [token for token in (TONE, FIELD) if tokenizer.token_to_id(token) is not None]
     return {
         "bos_token": EOT,
@@ -112,11 +117,11 @@ def _tokenizer_config(tokenizer: "Tokenizer", max_seq_len: int) -> dict[str, Any
 
 
 def _without_tied_head(
-    tensors: Mapping[str, Tensor], form: Form, config: Any, folder: Path
+    tensors: Mapping[str, Tensor], architecture: Architecture[Any], config: ModelConfig, folder: Path
 ) -> Mapping[str, Tensor]:
     """Leave out the head of a tied model, which a file may hold beside the embedding."""
-    head, embedding = form.tied
-    if not getattr(config, "tie_embeddings", True) or head not in tensors:
+    head, embedding = architecture.tied
+    if not architecture.is_tied(config) or head not in tensors:
         return tensors
     name = embedding if embedding in tensors else embedding.partition(".")[2]
     if name not in tensors or not torch.equal(tensors[head], tensors[name]):

@@ -3,25 +3,26 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import torch
+from tokenizers import Tokenizer
+
+from model.layers.device import choose_device
+from model.layers.language_model import LanguageModel
+from model.pretrained.weights import TrainedModel, load_description, load_model
 from storage.artifacts.store import Artifact
 from storage.errors import Fault, InputError
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-    from model.pretrained.weights import TrainedModel
-    from model.transformer import Transformer
+from storage.formats.tokens import EOT
 
 
 @dataclass(frozen=True)
 class Trained:
     """A trained model in memory and what its tokens mean."""
 
-    network: "Transformer"
-    description: "TrainedModel"
-    encoder: "Tokenizer"
+    network: LanguageModel
+    description: TrainedModel
+    encoder: Tokenizer
     """Treats special tokens inside a text as plain text, as the training data was encoded."""
     eot_id: int
     used_vocab: int
@@ -36,12 +37,6 @@ def open_trained(
     Raises: InputError if the tokenizer is not the one that the model was trained with, or for a device that this
         machine lacks; Fault for damaged files.
     """
-    from tokenizers import Tokenizer  # noqa: PLC0415 - not needed to plan
-
-    from model.layers.device import choose_device  # noqa: PLC0415 - loads torch
-    from model.pretrained.weights import load_description, load_model  # noqa: PLC0415 - loads torch
-    from storage.formats.tokens import EOT  # noqa: PLC0415 - loads pyarrow
-
     described = model.open(model.file("model-config"))
     description = load_description(described)
     if description.tokenizer_digest != tokenizer.content_digest:
@@ -66,8 +61,6 @@ def open_trained(
 @contextmanager
 def fixed_threads(threads: int) -> Iterator[None]:
     """Let torch use this many CPU threads (0: as many as it likes): sums depend on how many there are."""
-    import torch  # noqa: PLC0415 - not needed to plan
-
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

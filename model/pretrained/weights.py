@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.export.saving import assign_weights
-from model.families.networks import build_model
-from model.families.registry import ModelConfig
+from model.families.registry import AnyConfig, build_model
 from model.layers.language_model import LanguageModel
 from storage.config import Config
 from storage.errors import CorruptFileError, Fault
@@ -21,7 +20,7 @@ from storage.errors import CorruptFileError, Fault
 class TrainedModel(Config):
     """What belongs to a weights file: the `model-config` file of a train artifact."""
 
-    model: ModelConfig
+    model: AnyConfig
     """The shape of the model."""
     tokenizer_digest: str
     """Content digest of the tokenizer artifact whose ids the model was trained on."""

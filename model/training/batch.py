@@ -1,14 +1,10 @@
 """What one forward pass is given, and what the losses of an update count."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from storage.formats.probes import Probes
-
-if TYPE_CHECKING:
-    pass
+from storage.formats.probes import PROBE_KINDS, Probes
 
 
 @dataclass(frozen=True)
@@ -40,3 +36,7 @@ class Totals:
     tokens: float
     tone_labels: float = 0.0
     field_labels: float = 0.0
+
+    def labels(self) -> dict[str, float]:
+        """Return the labels by kind of probe."""
+        return dict(zip(PROBE_KINDS, (self.tone_labels, self.field_labels), strict=True))

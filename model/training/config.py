@@ -4,11 +4,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from model.families.gpt2.config import GPT2Config
-from model.families.presets import shape_fields
-from model.families.registry import ModelShape, sized
-from model.families.rope.config import RopeConfig, RopeShape
-from model.families.world.config import WorldConfig
+from model.families.base import ModelConfig, ModelShape
+from model.families.presets import DEFAULT, preset_shape, shape_fields
+from model.families.registry import AnyShape, sized
 from storage.config import Config
 
 VOCAB_MULTIPLE = 64
@@ -26,7 +24,7 @@ class TrainConfig(Config):
 
     excluded_from_key: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "keep_checkpoints", "log_every"})
 
-    model: ModelShape = RopeShape()
+    model: AnyShape = preset_shape(DEFAULT)
     """The shape of the model: a preset's name such as `world-1m`, or its fields, on top of a `preset` or of a
     `family`; vocabulary and length follow from the data."""
     max_steps: int = Field(default=300, ge=1)
@@ -52,11 +50,11 @@ class TrainConfig(Config):
     isolate_documents: bool = True
     """Let no token see another document of its packed sequence, as in evaluation and generation."""
     classification_weight: float = Field(default=0.05, ge=0)
-    """Weight of each head's cross entropy in the loss of a world model."""
+    """Weight of each classification head's cross entropy in the loss."""
     utility_weight: float = Field(default=0.02, ge=0)
     """Weight of the loss that teaches a context layer importance and urgency."""
     expert_bias_rate: float = Field(default=1e-3, ge=0)
-    """Step by which a world model's routers favour idle experts after each update."""
+    """Step by which routers favour idle experts after each update."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Decides the initial weights and the order of the sequences."""
     checkpoint_every: int = Field(default=100, ge=1)
@@ -69,6 +67,11 @@ class TrainConfig(Config):
     """Sequences of the validation split to measure on, its first ones; 0 measures nothing."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two lines of metrics; the first and the last step are always logged."""
+
+    @property
+    def auxiliary_weights(self) -> dict[str, float]:
+        """Weights of the auxiliary losses by name; one that is not named here has the weight 1."""
+        return {"utility_loss": self.utility_weight}
 
     @field_validator("model", mode="before")
     @classmethod
@@ -91,8 +94,6 @@ class TrainConfig(Config):
         return self
 
 
-def model_config_for(
-    shape: ModelShape, vocab_size: int, max_seq_len: int
-) -> GPT2Config | RopeConfig | WorldConfig:
+def model_config_for(shape: ModelShape, vocab_size: int, max_seq_len: int) -> ModelConfig:
     """Return the model config for a tokenizer of `vocab_size` tokens and packed sequences."""
     return sized(shape, -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE, max_seq_len)

@@ -14,11 +14,9 @@ from collections.abc import Callable
 import torch
 
 from model.export.saving import save_weights
+from model.families.base import ModelConfig
 from model.families.estimate import count_parameters
-from model.families.networks import build_model
-from model.families.registry import ModelConfig
-from model.families.world.balance import imbalance
-from model.families.world.config import WorldConfig
+from model.families.registry import build_model
 from model.layers.device import choose_device
 from model.pretrained.weights import TrainedModel, save_description
 from model.training.batch import Batch, Totals
@@ -43,11 +41,9 @@ from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
 from storage.errors import InputError
+from storage.formats.probes import PROBE_KINDS
 
 log = logging.getLogger(__name__)
-
-BALANCED_BY = 2000
-"""Updates after which the experts' load must be even; before, it is still being evened out."""
 
 
 def train(job: TrainingJob, stop_requested: Callable[[], bool]) -> Progress:
@@ -163,9 +159,9 @@ class Training:
             return
         lr = learning_rate(self.config, self.step)
         parts = self.objective.read_metrics()
-        if self.step >= BALANCED_BY and (problem := imbalance(parts)) and not self.warned:
+        if not self.warned and (problem := self.objective.model.warning(parts, self.step)):
             self.warned = True
-            log.warning("step %d: experts should share the work by now, but %s", self.step, problem)
+            log.warning("step %d: %s", self.step, problem)
         self.metrics.add(
             {
                 "step": self.step,
@@ -237,8 +233,7 @@ class Training:
 
     @property
     def _trains_heads(self) -> bool:
-        has_heads = isinstance(self.model_config, WorldConfig) and self.model_config.n_tones > 0
-        return has_heads and self.data.probes is not None
+        return bool(self.model_config.classes()) and self.data.probes is not None
 
     def _progress(self) -> Progress:
         seconds = self.start.seconds + time.monotonic() - self.started
@@ -258,10 +253,11 @@ class Training:
                 self.data.sequence_length,
                 machine(self.job),
             )
-            if isinstance(self.model_config, WorldConfig) and self.model_config.n_tones and not self._trains_heads:
+            if (kinds := self.model_config.classes()) and not self._trains_heads:
                 log.warning(
-                    "the heads for tone and field learn nothing: the sequences were packed without probe tokens; "
-                    "set pack.probe_tokens=true to train them"
+                    "the heads for %s learn nothing: the sequences were packed without probe tokens; set "
+                    "pack.probe_tokens=true to train them",
+                    " and ".join(kinds),
                 )
         if self.start.step:
             self._say("continuing from a checkpoint")
@@ -274,6 +270,8 @@ class Training:
 
 def label_counts(config: ModelConfig, data: PackedData) -> LabelCounts:
     """Return how often each class of the model's heads is a label in the training data; none without heads."""
-    if not isinstance(config, WorldConfig) or not config.n_tones:
-        return LabelCounts()
-    return LabelCounts(*data.train.count_labels(config.n_tones, config.n_fields))
+    classes = config.classes()
+    if not classes:
+        return {}
+    counts = data.train.count_labels(*(classes.get(kind, 0) for kind in PROBE_KINDS))
+    return {kind: found for kind, found in zip(PROBE_KINDS, counts, strict=True) if kind in classes}

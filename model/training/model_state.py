@@ -1,12 +1,8 @@
 """Everything that an optimizer needs to go on, as full tensors by name."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    pass
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's two running means of a parameter, by torch's names."""

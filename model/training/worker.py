@@ -20,6 +20,9 @@ from typing import TextIO
 
 import numpy as np
 import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
 
 from model.training.job import PARENT_VARIABLE, TrainerStatus, TrainingJob
 from storage.errors import Fault, InputError
@@ -61,10 +64,6 @@ def work(job: TrainingJob) -> int:
 
 def launch(job: TrainingJob, job_file: str) -> int:
     """Be torchrun: start the workers on this machine and wait for them."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415 - launcher only
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415 - launcher only
-    from torch.distributed.run import main as torchrun  # noqa: PLC0415 - launcher only
-
     # torchrun's own meeting place is a TCP store that listens on all interfaces; a file does it on one machine.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     options = ["--nnodes=1", f"--nproc-per-node={job.processes}", "--max-restarts=0", "--local-addr=127.0.0.1"]

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-PROBE_TOKENS = 2
-"""Tokens behind a document: tone, then field."""
+PROBE_KINDS = ("tone", "field")
+"""What the tokens behind a document ask for, in their order."""
+
+PROBE_TOKENS = len(PROBE_KINDS)
+"""Tokens behind a document."""
 
 MIN_PROBED_TOKENS = 64
 """Tokens of a document or a piece of one, EOT included, from which there is enough of it to judge."""
@@ -27,6 +30,10 @@ class Probes:
 
     tone_id: int
     field_id: int
+
+    def ids(self) -> dict[str, int]:
+        """Return the ids by kind, in the order in which they stand behind a document."""
+        return dict(zip(PROBE_KINDS, (self.tone_id, self.field_id), strict=True))
 
     def find(self, tokens: NDArray[Any]) -> NDArray[np.bool_]:
         """Tell which tokens are probes. Shapes: tokens (...); result (...)."""

@@ -1,4 +1,4 @@
-"""How well a world model's heads tell the tone and the field of held-out documents, beside two baselines.
+"""How well classification heads tell the tone and the field of held-out documents, beside two baselines.
 
 Every held-out document of MIN_PROBED_TOKENS or more is read as in training: its beginning, EOT if that is all of
 it, then the two probe tokens. What the heads say there is compared with labels by the rules that labelled the
@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.families.world.classify import classify
-from model.families.world.network import WorldModel
+from model.evaluation.classify import classify
 from model.pretrained.trained_model import Trained
 from storage.artifacts.store import Artifact
 from storage.formats.probes import MIN_PROBED_TOKENS, NO_LABEL, PROBE_TOKENS
@@ -30,7 +29,8 @@ from tasks.evaluate.labelled_documents import (
     read_tokens,
 )
 from tasks.evaluate.stripped_text import without_markup, without_question_marks
-from tasks.labels.probes import CLASSES, probe_ids
+from tasks.labels.classes import CLASSES
+from tasks.labels.probes import probe_ids
 
 SURE = 0.5
 """Largest probability below which a head counts as abstaining."""
@@ -67,7 +67,7 @@ def measure_heads(
         "read_tokens": read_tokens(trained),
         "train_documents": len(sample.texts),
         "train_shards": shards,
-        **{kind: _measure_head(kind, trained, held_out, sample, chances[kind], batch_tokens) for kind in CLASSES},
+        **{kind: _measure_head(kind, trained, held_out, sample, chances[kind], batch_tokens) for kind in chances},
     }
 
 
@@ -78,14 +78,12 @@ def classify_documents(
     batch_tokens: int,
     progress: Progress = lambda done, total, unit: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the probabilities of tones and fields. Shapes: results (documents, classes).
+    """Return the probabilities of the classes of each kind. Shapes: results (documents, classes).
 
     Documents of one length are read together, `batch_tokens` tokens at once but at least one document.
     """
-    network, probes = trained.network, probe_ids(trained.encoder)
-    assert isinstance(network, WorldModel), "only world models have heads"
-    sizes = {"tone": network.config.n_tones, "field": network.config.n_fields}
-    chances = {kind: np.zeros((len(read), size)) for kind, size in sizes.items()}
+    network, probes = trained.network, probe_ids(trained.encoder).ids()
+    chances = {kind: np.zeros((len(read), size)) for kind, size in trained.description.model.classes().items()}
     by_length: dict[int, list[int]] = defaultdict(list)
     for number, tokens in enumerate(read):
         by_length[len(tokens)].append(number)
@@ -94,9 +92,7 @@ def classify_documents(
         rows = max(1, batch_tokens // (length + PROBE_TOKENS))
         for batch in (numbers[start : start + rows] for start in range(0, len(numbers), rows)):
             ids_BT = torch.tensor([read[number] for number in batch], device=network.device)
-            for kind, chances_BN in zip(
-                CLASSES, classify(network, ids_BT, probes.tone_id, probes.field_id), strict=True
-            ):
+            for kind, chances_BN in classify(network, ids_BT, probes).items():
                 chances[kind][batch] = chances_BN.double().cpu().numpy()
             done += len(batch)
             progress(done, len(read), "documents")

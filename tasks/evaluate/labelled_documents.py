@@ -1,11 +1,11 @@
-"""Documents with the labels that training gave them, for whoever checks a world model's heads."""
+"""Documents with the labels that training gave them, for whoever checks classification heads."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from model.pretrained.trained_model import Trained
 from storage.artifacts.store import Artifact
@@ -14,9 +14,6 @@ from storage.formats.probes import MIN_PROBED_TOKENS, NO_LABEL, PROBE_TOKENS
 from tasks.evaluate.held_out import read_train_sample
 from tasks.labels.field import FieldName, field_label
 from tasks.labels.probes import TONE_TOKENS, document_tone, label_array
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 Classes = NDArray[np.int64]
 """A class per document."""
@@ -105,6 +102,6 @@ def label_train_sample(
     return label_documents(trained, zip(subsets, ids, strict=True), field_map), shards
 
 
-def encode_texts(encoder: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
+def encode_texts(encoder: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Return the tokens of each text, without EOT."""
     return [encoding.ids for encoding in encoder.encode_batch(list(texts), add_special_tokens=False)]

@@ -1,4 +1,4 @@
-"""Labels of probe tokens: the tone and the field that a world model's heads learn to read off a document.
+"""Labels of probe tokens: the tone and the field that classification heads learn to read off a document.
 
 The rules stand in tasks.labels.tone and tasks.labels.field; here they are applied to documents given as tokens, so
 that training and evaluation label in the same way.
@@ -7,46 +7,42 @@ that training and evaluation label in the same way.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from storage.errors import InputError
 from storage.formats.probes import MIN_PROBED_TOKENS, NO_LABEL, PROBE_TOKENS, Probes
+from storage.formats.token_archive import TokenArchive
 from storage.formats.tokenizer import load_tokenizer
+from storage.formats.tokens import FIELD, TONE
 from tasks.core.context import StageContext
-from tasks.labels.field import FIELDS, FieldName, field_label
-from tasks.labels.tone import TONES, tone_label
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-    from storage.formats.token_archive import TokenArchive
+from tasks.labels.classes import CLASSES
+from tasks.labels.field import FieldName, field_label
+from tasks.labels.tone import tone_label
 
 log = logging.getLogger(__name__)
 
-CLASSES: dict[str, tuple[str, ...]] = {"tone": TONES, "field": FIELDS}
-"""What the two probe tokens are labelled with."""
 UNLABELLED = "unlabelled"
 
 TONE_TOKENS = 1000
 """Beginning of a document that its tone is told from: in English about the 4000 characters that the rules read."""
 
 
-def probe_ids(tokenizer: "Tokenizer") -> Probes:
+def probe_ids(tokenizer: Tokenizer) -> Probes:
     """Return the ids of a tokenizer's probe tokens. Raises: InputError if it has none."""
-    from storage.formats.tokens import FIELD, TONE  # noqa: PLC0415 - pyarrow, not needed to plan
-
     tone_id, field_id = tokenizer.token_to_id(TONE), tokenizer.token_to_id(FIELD)
     if tone_id is None or field_id is None:
         raise InputError(
-            f"probe_tokens needs a tokenizer with {TONE} and {FIELD}, found one without; train another one"
+            f"whoever reads probe tokens needs a tokenizer with {TONE} and {FIELD}, found one without; "
+            f"train another one"
         )
     return Probes(tone_id, field_id)
 
 
-def document_tone(tokenizer: "Tokenizer", ids: Sequence[int]) -> int | None:
+def document_tone(tokenizer: Tokenizer, ids: Sequence[int]) -> int | None:
     """Return the tone of a document from its tokens, EOT left out; None where the rules abstain."""
     return tone_label(tokenizer.decode(ids[:TONE_TOKENS]))
 
@@ -59,9 +55,7 @@ def label_array(labels: Sequence[int | None]) -> NDArray[np.int8]:
 class Labeller:
     """Labels the documents of one shard, window by window in their order."""
 
-    def __init__(
-        self, tokenizer: Path, archive: "TokenArchive", field_map: Mapping[str, FieldName | None]
-    ) -> None:
+    def __init__(self, tokenizer: Path, archive: TokenArchive, field_map: Mapping[str, FieldName | None]) -> None:
         self._tokenizer = load_tokenizer(tokenizer)
         self.probes = probe_ids(self._tokenizer)
         subsets, subset_of = archive.subsets()

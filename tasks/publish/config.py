@@ -1,13 +1,8 @@
 """What the model card says that the pipeline cannot know."""
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from storage.config import Config
-
-if TYPE_CHECKING:
-    pass
 
 
 class PublishConfig(Config):

@@ -7,22 +7,22 @@ import io
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from storage.artifacts.store import Artifact
 from storage.errors import Fault
 from tasks.core.context import StageContext
 from tasks.reports.markdown import fenced, inline, table
-from tasks.reports.world import score_rows, world_sections
+from tasks.reports.world import measured_kinds, score_rows, world_sections
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics"
 """Role of metrics.json in an evaluate artifact."""
-
-PICTURE = "context-picture"
-"""Role of the data behind context.html in an evaluate artifact of a model with context layers."""
 
 LOSS_LOG = "metrics.jsonl"
 """Report of a train artifact: a line per logged step with `loss` or `val_loss`."""
@@ -50,13 +50,13 @@ and its own {parameters:,} parameters are not counted. The row `all` sums the co
 def write_reports(
     context: StageContext,
     metrics: dict[str, Any],
-    picture: dict[str, Any] | None = None,
+    pages: Mapping[str, str] | None = None,
     *,
     model: Artifact,
     tokenizer: Artifact,
     corpus: Artifact,
 ) -> None:
-    """Fill the UI tables and write the report files.
+    """Fill the UI tables and write the report files; `pages` are more of them, by name.
 
     Raises: Fault if the loss log of the train artifact cannot be read.
     """
@@ -67,16 +67,14 @@ def write_reports(
     context.table("Bits per byte", bits_per_byte_rows(metrics))
     if metrics["samples"]:
         context.table("Samples", metrics["samples"])
-    for kind in ("tone", "field") if metrics.get("heads") else ():
+    for kind in measured_kinds(metrics.get("heads")):
         context.table(f"Head for the {kind}, beside its baselines", score_rows(kind, metrics["heads"][kind]))
     context.report("report.md", report_text(metrics, losses, inputs).encode())
     context.report("samples.txt", samples_text(metrics).encode())
     if losses:
         context.report("loss.png", loss_plot(losses))
-    if picture is not None:
-        from model.families.world.context.picture import context_page  # noqa: PLC0415 - loads torch
-
-        context.report("context.html", context_page(picture).encode())
+    for name, page in (pages or {}).items():
+        context.report(name, page.encode())
 
 
 def bits_per_byte_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
@@ -202,9 +200,6 @@ def read_losses(model: Artifact) -> list[dict[str, Any]]:
 
 def loss_plot(losses: list[dict[str, Any]]) -> bytes:
     """Return a PNG of the training and validation loss over the steps, in the width of a README."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - slow, and only needed here
-    from matplotlib.figure import Figure  # noqa: PLC0415 - slow, and only needed here
-
     figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     trained = [(line["step"], line["loss"]) for line in losses if "loss" in line]

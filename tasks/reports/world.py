@@ -1,8 +1,9 @@
-"""The sections of report.md and of the model card that only world models have: their heads and context layers."""
+"""The sections of report.md and of the model card on classification heads and context layers."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from storage.formats.probes import PROBE_KINDS
 from tasks.reports.markdown import table
 
 METHODS = {"head": "head", "majority": "majority", "bag_of_words": "bag of words"}
@@ -51,12 +52,17 @@ def world_sections(metrics: Mapping[str, Any]) -> list[str]:
     return heads + (context_sections(metrics["context"]) if "context" in metrics else [])
 
 
+def measured_kinds(heads: Mapping[str, Any] | None) -> list[str]:
+    """Return the kinds of heads that were measured."""
+    return [kind for kind in PROBE_KINDS if heads and kind in heads]
+
+
 def heads_sections(heads: Mapping[str, Any] | None) -> list[str]:
     """Return what `tasks.evaluate.heads` measured; None stands for untrained heads."""
     if heads is None:
         return ["## Tone and field heads", NOT_TRAINED]
     sections = ["## Tone and field heads", HEADS.format(**heads)]
-    for kind in ("tone", "field"):
+    for kind in measured_kinds(heads):
         head = heads[kind]
         sections += [f"### {kind.capitalize()}", table(score_rows(kind, head)), verdict(kind, head)]
         sections += class_sections(head)

@@ -1,15 +1,16 @@
 """The shape of a GPT-2."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.families.base import Sized
-from storage.config import Config
+from model.families.base import ModelConfig, ModelShape
 
 
-class GPT2Shape(Config):
+class GPT2Shape(ModelShape):
     """GPT-2 as published: learned positions, LayerNorm, GELU, biases, the embedding as output head."""
+
+    learned_positions: ClassVar[bool] = True
 
     family: Literal["gpt2"] = "gpt2"
     n_layers: int = Field(ge=1)
@@ -38,5 +39,5 @@ class GPT2Shape(Config):
         return self
 
 
-class GPT2Config(GPT2Shape, Sized):
+class GPT2Config(GPT2Shape, ModelConfig):
     """A GPT-2 that can be built."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from model.export.architecture import Architecture, CardText, Tensors
 from model.export.fields import Fields
 from model.export.tensors import LazyTensors, renamed
 from model.families.gpt2.config import GPT2Config
@@ -92,3 +93,35 @@ def _transposed(tensors: Mapping[str, Tensor]) -> LazyTensors:
         return tensor.t() if _MATRIX.fullmatch(name) else tensor
 
     return LazyTensors({name: partial(make, name) for name in tensors})
+
+
+class GPT2LMHead(Architecture[GPT2Config]):
+    """Hugging Face's GPT-2."""
+
+    name = "GPT2LMHeadModel"
+    model_type = "gpt2"
+    tied = ("lm_head.weight", "transformer.wte.weight")
+    card = CardText(
+        "A decoder-only transformer (GPT-2 architecture)",
+        ("gpt2",),
+        ("It reads at most {max_seq_len:,} tokens of context.",),
+    )
+
+    def to_tensors(self, tensors: Tensors, config: GPT2Config) -> LazyTensors:
+        """Return the tensors on disk."""
+        return to_gpt2(tensors)
+
+    def from_tensors(self, tensors: Tensors, config: GPT2Config) -> LazyTensors:
+        """Return our state dict."""
+        return from_gpt2(tensors)
+
+    def write_config(self, config: GPT2Config) -> dict[str, Any]:
+        """Return config.json."""
+        return gpt2_config(config)
+
+    def read_config(self, fields: Fields) -> GPT2Config:
+        """Return our config."""
+        return read_gpt2_config(fields)
+
+
+ARCHITECTURES = (GPT2LMHead(),)

@@ -25,7 +25,6 @@ class GPT2(LanguageModel):
     """The `gpt2` family."""
 
     config: "GPT2Config"
-    learned_positions = True
 
     def __init__(self, config: "GPT2Config") -> None:
         super().__init__()

@@ -4,11 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.families.base import Sized, check_shared_heads
-from storage.config import Config
+from model.families.base import ModelConfig, ModelShape, check_shared_heads
 
 
-class RopeShape(Config):
+class RopeShape(ModelShape):
     """A decoder with rotary positions: Llama's block with `swiglu`, GPT-NeoX's with `gelu`."""
 
     family: Literal["rope"] = "rope"
@@ -55,5 +54,5 @@ class RopeShape(Config):
         return self
 
 
-class RopeConfig(RopeShape, Sized):
+class RopeConfig(RopeShape, ModelConfig):
     """A model of the rope family that can be built."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.export.architecture import ROTARY_LIMIT, Architecture, CardText, Tensors
 from model.export.fields import Fields, take_rotary
 from model.export.tensors import LazyTensors
 from model.families.rope.config import RopeConfig
@@ -127,6 +128,43 @@ def read_gpt_neox_config(fields: Fields) -> RopeConfig:
         norm_eps=fields.take("layer_norm_eps", 1e-5),
         tie_embeddings=fields.take("tie_word_embeddings", False),
     )
+
+
+class GPTNeoX(Architecture[RopeConfig]):
+    """Hugging Face's GPT-NeoX."""
+
+    name = "GPTNeoXForCausalLM"
+    model_type = "gpt_neox"
+    tied = ("embed_out.weight", "gpt_neox.embed_in.weight")
+    card = CardText(
+        "A decoder-only transformer (GPT-NeoX architecture, without parallel residuals)",
+        ("gpt_neox",),
+        (ROTARY_LIMIT,),
+    )
+
+    def expresses(self, config: RopeConfig) -> bool:
+        """Tell whether it is GPT-NeoX's block."""
+        return config.feed_forward == "gelu"
+
+    def is_tied(self, config: RopeConfig) -> bool:
+        """Tell whether the head is the embedding."""
+        return config.tie_embeddings
+
+    def to_tensors(self, tensors: Tensors, config: RopeConfig) -> LazyTensors:
+        """Return the tensors on disk."""
+        return to_gpt_neox(tensors, config.n_heads)
+
+    def from_tensors(self, tensors: Tensors, config: RopeConfig) -> LazyTensors:
+        """Return our state dict."""
+        return from_gpt_neox(tensors, config.n_heads)
+
+    def write_config(self, config: RopeConfig) -> dict[str, Any]:
+        """Return config.json."""
+        return gpt_neox_config(config)
+
+    def read_config(self, fields: Fields) -> RopeConfig:
+        """Return our config."""
+        return read_gpt_neox_config(fields)
 
 
 def _parts(name: str) -> tuple[str | None, str, str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from model.export.architecture import ROTARY_LIMIT, Architecture, CardText, Tensors
 from model.export.fields import Fields, take_rotary
 from model.export.tensors import LazyTensors, renamed
 from model.families.rope.config import RopeConfig
@@ -76,3 +77,36 @@ def read_llama_config(fields: Fields) -> RopeConfig:
         norm_eps=fields.take("rms_norm_eps", 1e-6),
         tie_embeddings=fields.take("tie_word_embeddings", False),
     )
+
+
+class Llama(Architecture[RopeConfig]):
+    """Hugging Face's Llama."""
+
+    name = "LlamaForCausalLM"
+    model_type = "llama"
+    tied = (HEAD, "model.embed_tokens.weight")
+    card = CardText("A decoder-only transformer (Llama architecture)", ("llama",), (ROTARY_LIMIT,))
+
+    def expresses(self, config: RopeConfig) -> bool:
+        """Tell whether it is Llama's block."""
+        return config.feed_forward == "swiglu"
+
+    def is_tied(self, config: RopeConfig) -> bool:
+        """Tell whether the head is the embedding."""
+        return config.tie_embeddings
+
+    def to_tensors(self, tensors: Tensors, config: RopeConfig) -> LazyTensors:
+        """Return the tensors on disk."""
+        return to_llama(tensors)
+
+    def from_tensors(self, tensors: Tensors, config: RopeConfig) -> LazyTensors:
+        """Return our state dict."""
+        return from_llama(tensors)
+
+    def write_config(self, config: RopeConfig) -> dict[str, Any]:
+        """Return config.json."""
+        return llama_config(config)
+
+    def read_config(self, fields: Fields) -> RopeConfig:
+        """Return our config."""
+        return read_llama_config(fields)

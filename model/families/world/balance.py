@@ -13,6 +13,7 @@ DeepSeek-V3, arXiv:2412.19437, eq. 17-20; z-loss, ST-MoE, arXiv:2202.08906, eq. 
 """
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,10 @@ BALANCE_WEIGHT = {"softmax_aux": 1e-3, "sigmoid_bias": 1e-4}
 """Factor on the balance loss of each router mode."""
 Z_WEIGHT = {"softmax_aux": 1e-4, "sigmoid_bias": 1e-5}
 """Factor on the z-loss of each router mode."""
-BIAS_RATE = 1e-3
-"""Step of the bias after each optimizer step."""
-
 MAX_LOAD = 4.0
 """Load of one expert over the mean from which on something is wrong."""
+BALANCED_BY = 2000
+"""Updates after which the load must be even; before, it is still being evened out."""
 
 
 class Router(nn.Module):
@@ -176,8 +176,10 @@ def load_metrics(model: nn.Module, loads_LE: Tensor) -> dict[str, float]:
     return metrics
 
 
-def imbalance(metrics: dict[str, float]) -> str:
+def imbalance(metrics: Mapping[str, float], step: int) -> str:
     """Say which sublayers' load is so uneven that training suffers; empty if none is. Takes `load_metrics`."""
+    if step < BALANCED_BY:
+        return ""
     found = []
     for name, value in metrics.items():
         kind, _, layer = name.partition("/")
@@ -186,7 +188,7 @@ def imbalance(metrics: dict[str, float]) -> str:
         if kind == "dead_experts" and value > 0:
             found.append(f"{value:.0f} of sublayer {layer} had no token")
     more = f" and {len(found) - 4} more" if len(found) > 4 else ""
-    return "; ".join(found[:4]) + more
+    return f"experts should share the work by now, but {'; '.join(found[:4])}{more}" if found else ""
 
 
 def _routers(model: nn.Module) -> list[Router]:

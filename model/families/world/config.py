@@ -5,12 +5,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.families.base import Sized, check_shared_heads
+from model.families.base import ModelConfig, ModelShape, check_shared_heads
 from model.families.world.pattern import PATTERN
-from storage.config import Config
 
 
-class WorldShape(Config):
+class WorldShape(ModelShape):
     """The world family: superblocks of Gated DeltaNet and gated attention, each followed by experts."""
 
     family: Literal["world"] = "world"
@@ -66,6 +65,10 @@ class WorldShape(Config):
     """Classes of the scientific-field head; 0 leaves it out."""
     classification_detach: bool = False
     """Keep the classification losses from changing the trunk: the heads become linear probes."""
+
+    def classes(self) -> dict[str, int]:
+        """Return the classes of the heads for tone and field."""
+        return {"tone": self.n_tones, "field": self.n_fields} if self.n_tones else {}
 
     @property
     def n_layers(self) -> int:
@@ -132,5 +135,5 @@ class WorldShape(Config):
         return self
 
 
-class WorldConfig(WorldShape, Sized):
+class WorldConfig(WorldShape, ModelConfig):
     """A model of the world family that can be built."""

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.families.world.context.block_cache import ContextBlockCache
 from model.families.world.context.layer import ContextScores, attention_bias, write_gate
 from model.families.world.trace import Trace
-from model.layers.cache import BlockCache
 
 
 class SuperblockContext:
     """The context layer's scores of the new tokens and of the remembered ones, for one superblock."""
 
-    def __init__(self, layer: nn.Module, window: int, x_BTC: Tensor, cache: BlockCache | None) -> None:
+    def __init__(self, layer: nn.Module, window: int, x_BTC: Tensor, cache: ContextBlockCache | None) -> None:
         self.window = window
         self.scores: ContextScores = layer(x_BTC)
         # A compiled graph cannot ask; there the bias is always added.
@@ -68,5 +68,5 @@ class ForwardContext:
     causal: bool
     documents_BT: Tensor | None
     context: SuperblockContext | None
-    cache: BlockCache | None
+    cache: ContextBlockCache | None
     trace: Trace | None

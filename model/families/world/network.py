@@ -9,26 +9,40 @@ prefix `model.`; `context`, `tone_head`, `field_head` and the routers' bias are 
 Shapes: B sequences, T tokens, K visible keys, C d_model, V vocabulary.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
+import torch
 from torch import Tensor, nn
 
 from model.families.world.attention import GatedAttention
+from model.families.world.balance import (
+    expert_loads,
+    imbalance,
+    load_metrics,
+    router_loss,
+    update_expert_biases,
+)
+from model.families.world.context.block_cache import ContextBlockCache
 from model.families.world.context.layer import ContextLayer
+from model.families.world.context.utility import mean_utility_loss
 from model.families.world.delta_net import DeltaState, GatedDeltaNet
 from model.families.world.experts import MixtureOfExperts
 from model.families.world.forward_context import ForwardContext, SuperblockContext
 from model.families.world.pattern import PATTERN
 from model.families.world.trace import Trace
 from model.layers.basic import Embedding, Linear, ZeroCentredRMSNorm, project, rotary_angles
-from model.layers.cache import BlockCache, Cache, attention_mask, number_documents, token_positions
-from model.layers.language_model import LanguageModel
+from model.layers.cache import Cache, attention_mask, number_documents, token_positions
+from model.layers.language_model import LanguageModel, Treatment
 
 if TYPE_CHECKING:
     from model.families.world.config import WorldConfig
 
 SIZE = len(PATTERN)
 """Sublayers of a superblock."""
+
+GAIN_RATE = 10.0
+"""Factor on the learning rate of the context layer's gains: they start at zero with tiny gradients."""
 
 
 class WorldModel(LanguageModel):
@@ -47,6 +61,8 @@ class WorldModel(LanguageModel):
         self.context = nn.ModuleList(ContextLayer(config) for _ in range(blocks))
         self.norm = ZeroCentredRMSNorm(config.d_model, config.norm_eps)
         self.lm_head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size)
+        self.loads_LE: Tensor | None = None
+        """Tokens that chose each expert in the last update, over all processes."""
         if config.n_tones:
             self.tone_head = Linear(config.d_model, config.n_tones, bias=True)
             self.field_head = Linear(config.d_model, config.n_fields, bias=True)
@@ -65,7 +81,7 @@ class WorldModel(LanguageModel):
         rotation = (cos, sin) if positions.dim() == 1 else (cos[:, None], sin[:, None])
         x_BTC = self.embed_tokens(ids_BT)
         for number in range(self.config.n_superblocks):
-            block = cache.blocks[number] if cache is not None else None
+            block = cast("ContextBlockCache", cache.blocks[number]) if cache is not None else None
             mask, causal = attention_mask(ids_BT, documents_BT, block)
             context = None
             if self.context:
@@ -88,12 +104,56 @@ class WorldModel(LanguageModel):
 
     def new_cache(self, capacity: int = 0) -> Cache:
         """Return an empty cache: a block per superblock, whose attention layers keep the same keys."""
+        attention, window = PATTERN.count("A"), self.config.context_window
         return Cache(
             [
-                BlockCache(PATTERN.count("A"), [DeltaState() for _ in range(PATTERN.count("D"))], capacity)
+                ContextBlockCache(attention, [DeltaState() for _ in range(SIZE - attention)], capacity, window)
                 for _ in range(self.config.n_superblocks)
             ]
         )
+
+    def training_pass(self, ids_BT: Tensor, documents_BT: Tensor | None = None) -> tuple[Tensor, Trace]:
+        """Return `hidden` and the trace of routers and context layers."""
+        trace = Trace()
+        return self.hidden(ids_BT, documents_BT, trace=trace), trace
+
+    def auxiliary_losses(
+        self, trace: Trace, documents_BT: Tensor | None, weights: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """Return the losses of the routers, and what the context layers fail to predict."""
+        losses = {"router_loss": router_loss(trace.routers)}
+        if trace.contexts and weights.get("utility_loss", 1.0):
+            window, documents_BT = self.config.context_window, number_documents(documents_BT)
+            losses["utility_loss"] = mean_utility_loss(trace.contexts, trace.queries_keys, window, documents_BT)
+        return losses
+
+    def head_logits(self, hidden: Tensor) -> dict[str, Tensor]:
+        """Apply the heads for tone and field."""
+        if not self.config.n_tones:
+            return {}
+        read = hidden.detach() if self.config.classification_detach else hidden
+        return {"tone": self.tone_head(read), "field": self.field_head(read)}
+
+    def after_step(self, total: Callable[[Sequence[float]], list[float]], balance_rate: float) -> None:
+        """Favour idle experts."""
+        loads_LE = expert_loads(self)
+        summed = total(loads_LE.flatten().tolist())
+        self.loads_LE = torch.tensor(summed, dtype=torch.float64).view_as(loads_LE)
+        update_expert_biases(self, self.loads_LE, balance_rate)
+
+    def step_metrics(self) -> dict[str, float]:
+        """Return the load of the experts."""
+        return {} if self.loads_LE is None else load_metrics(self, self.loads_LE)
+
+    def warning(self, metrics: Mapping[str, float], step: int) -> str:
+        """Say which experts do not share the work, once they have had time to."""
+        return imbalance(metrics, step)
+
+    def treatment(self, name: str, parameter: nn.Parameter) -> Treatment:
+        """Let the gains of the context layer learn faster, without decay."""
+        if name.rpartition(".")[2].startswith("gain_"):
+            return Treatment(decays=False, rate=GAIN_RATE)
+        return super().treatment(name, parameter)
 
 
 class Sublayer(nn.Module):

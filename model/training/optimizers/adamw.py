@@ -1,34 +1,23 @@
 """AdamW with our parameter groups, and its state by parameter name."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
+from model.layers.language_model import LanguageModel
 from model.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    pass
 from model.training.model_state import MOMENTS, ModelState
 
-GAIN_RATE = 10.0
-"""Factor on the learning rate of the context layer's gains."""
 
-
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices and leaves biases, gains of norms and constants of decay alone.
-
-    The gains of the context layer start at zero with tiny gradients, so they learn ten times as fast.
-    """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        is_gain = name.rpartition(".")[2].startswith("gain_")
-        decay = config.weight_decay if parameter.ndim >= 2 and not is_gain else 0.0
-        groups.setdefault((decay, GAIN_RATE if is_gain else 1.0), []).append(parameter)
+def build_optimizer(model: LanguageModel, config: TrainConfig) -> torch.optim.AdamW:
+    """Return AdamW that treats each parameter as the model's family says."""
     return torch.optim.AdamW(
         [
-            {"params": parameters, "weight_decay": decay, "rate_scale": scale}
-            for (decay, scale), parameters in groups.items()
+            {
+                "params": parameters,
+                "weight_decay": config.weight_decay if treatment.decays else 0.0,
+                "rate_scale": treatment.rate,
+            }
+            for treatment, parameters in model.parameter_groups().items()
         ],
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),

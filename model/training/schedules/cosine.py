@@ -18,8 +18,10 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return lowest + (config.learning_rate - lowest) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def expert_bias_rate(config: TrainConfig, step: int) -> float:
-    """Return the rate of the routers' bias after `step`: constant, then down to 0 over the last twentieth.
+def balance_rate(config: TrainConfig, step: int) -> float:
+    """Return the rate at which experts' loads are evened out after `step`: constant, at the end down to 0.
+
+    It falls over the last twentieth of the steps.
 
     Source: auxiliary-loss-free balancing, arXiv:2408.15664; the end as in DeepSeek-V3, arXiv:2412.19437, 4.2.
     """

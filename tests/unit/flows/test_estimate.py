@@ -138,5 +138,5 @@ def test_layers_of_the_235b_model_are_101_and_hold_every_parameter(capsys: pytes
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 101
     assert sum(row["parameters"] for row in rows) == 234_788_390_442
-    with pytest.raises(InputError, match="needs a model of the world family, found gpt2-124m"):
+    with pytest.raises(InputError, match="needs a family with a table of its layers, found gpt2"):
         call("gpt2-124m", "--layers")

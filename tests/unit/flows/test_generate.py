@@ -14,12 +14,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from flows.command.generate import decode_pieces
 from flows.command.main import _Terminated, build_parser, main
+from model.evaluation.classify import classify
 from model.export.saving import save_weights
+from model.families.base import ModelConfig
 from model.families.gpt2.config import GPT2Config
-from model.families.networks import build_model
-from model.families.presets import WORLD_1M
-from model.families.registry import ModelConfig
-from model.families.world.classify import classify
+from model.families.registry import build_model
+from model.families.world.presets import WORLD_1M
 from model.generation.generate import generate
 from model.layers.language_model import LanguageModel
 from model.pretrained.folder import suppressed_ids, write_folder
@@ -221,12 +221,12 @@ def test_tone_and_field_of_a_text_are_those_of_the_heads(
     assert call(store, "--prompt", "the fox", "--max-new-tokens", "0", "--classify", "--json") == 0
     [row] = json.loads(capsys.readouterr().out)
     ids = torch.tensor([[EOT_ID, *ENCODER.encode("the fox").ids]])
-    wanted = classify(make_network(name), ids, TONE_ID, FIELD_ID, eot_id=EOT_ID)
+    wanted = classify(make_network(name), ids, {"tone": TONE_ID, "field": FIELD_ID}, eot_id=EOT_ID)
     assert list(row["tone"].items()) == [
-        (tone, pytest.approx(float(p), abs=1e-4)) for tone, p in zip(TONES, wanted.tone_BN[0], strict=True)
+        (tone, pytest.approx(float(p), abs=1e-4)) for tone, p in zip(TONES, wanted["tone"][0], strict=True)
     ]
     assert list(row["field"].items()) == [
-        (field, pytest.approx(float(p), abs=1e-4)) for field, p in zip(FIELDS, wanted.field_BN[0], strict=True)
+        (field, pytest.approx(float(p), abs=1e-4)) for field, p in zip(FIELDS, wanted["field"][0], strict=True)
     ]
     assert call(store, "--prompt", "the fox", "--max-new-tokens", "3", "--classify") == 0
     shown = capsys.readouterr().out

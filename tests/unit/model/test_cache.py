@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from model.families.world.context.block_cache import ContextBlockCache
 from model.families.world.delta_net import DeltaState
 from model.layers.cache import BlockCache, Cache, KeyValues, attention_mask, number_documents, token_positions
 
@@ -58,7 +59,7 @@ def test_capacity_is_allocated_once() -> None:
 
 
 def test_scores_and_visibility_follow_their_keys() -> None:
-    block = BlockCache(1)
+    block = ContextBlockCache(1, [], 0, window=8)
     block.attention[0].append(numbered(0, 6), numbered(0, 6))
     block.context_BK2 = torch.arange(24.0).view(2, 6, 2)
     block.advance(6, torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]).bool())
@@ -123,8 +124,9 @@ def test_clone_keeps_everything_and_its_class() -> None:
     class Special(Cache):
         pass
 
-    cache = Special([BlockCache(1, [DeltaState(torch.ones(2, 3, 4), torch.ones(2, 1, 2, 2))], capacity=50)])
-    block = cache.blocks[0]
+    cache = Special(
+        [block := ContextBlockCache(1, [DeltaState(torch.ones(2, 3, 4), torch.ones(2, 1, 2, 2))], 50, 8)]
+    )
     block.attention[0].append(numbered(0, 6), numbered(0, 6))
     block.context_BK2 = torch.arange(24.0).view(2, 6, 2)
     documents = torch.tensor([[0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]])

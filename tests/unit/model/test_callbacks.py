@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.families.networks import build_model
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.layers.language_model import LanguageModel
 from model.notebook.callbacks import Callback, CheckpointCallback, EarlyStopping, FitState, LearningRateSchedule

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.families.world.context.layer import ContextScores
-from model.families.world.context.picture import context_page, context_payload
+from model.families.world.measurements.picture import context_page, context_payload
 
 NASTY = [
     "</script><script>alert(1)</script>",

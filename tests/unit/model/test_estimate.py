@@ -13,20 +13,21 @@ from model.families.estimate import (
     count_active_parameters,
     count_parameters,
     count_table_layers,
-    delta_net_state_bytes,
     kv_cache_bytes_per_token,
     layer_input_bytes,
     min_ranks,
     parameter_split,
+    recurrent_state_bytes,
     training_flops_per_token,
     training_flops_split,
     training_state_bytes,
     weight_bytes,
 )
 from model.families.gpt2.config import GPT2Config
-from model.families.presets import PRESETS, WORLD_235B, hybrid
+from model.families.presets import PRESETS
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
+from model.families.world.presets import WORLD_235B, hybrid
 from storage.config import changed
 
 torch.set_num_threads(1)
@@ -47,14 +48,14 @@ def number_of_parameters(make: Any) -> int:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_count_equals_the_model_on_the_meta_device(name: str) -> None:
-    from model.families.networks import build_model
+    from model.families.registry import build_model
 
     assert count_parameters(PRESETS[name]) == number_of_parameters(lambda: build_model(PRESETS[name]))
 
 
 @pytest.mark.parametrize("config", [NEOX, UNTIED], ids=["gelu-untied", "swiglu-untied"])
 def test_count_of_variants_equals_the_model_on_the_meta_device(config: RopeConfig) -> None:
-    from model.families.networks import build_model
+    from model.families.registry import build_model
 
     assert count_parameters(config) == number_of_parameters(lambda: build_model(config))
 
@@ -253,21 +254,21 @@ def test_generation_memory_of_the_235b_model() -> None:
     assert kv_cache_bytes_per_token(WORLD_235B) == 48 * 1024
     state = 72 * 64 * 128 * 128 * 4
     taps = 72 * 3 * (2048 + 2048 + 8192) * 2
-    assert delta_net_state_bytes(WORLD_235B) == state + taps
-    assert round(delta_net_state_bytes(WORLD_235B) / 1e6) == 307
-    assert delta_net_state_bytes(WORLD_235B) / kv_cache_bytes_per_token(WORLD_235B) == pytest.approx(6250, abs=5)
+    assert recurrent_state_bytes(WORLD_235B) == state + taps
+    assert round(recurrent_state_bytes(WORLD_235B) / 1e6) == 307
+    assert recurrent_state_bytes(WORLD_235B) / kv_cache_bytes_per_token(WORLD_235B) == pytest.approx(6250, abs=5)
     assert layer_input_bytes(WORLD_235B, 4096) / 1e9 == pytest.approx(3.2, abs=0.05)
 
 
 def test_generation_memory_of_dense_models() -> None:
     assert kv_cache_bytes_per_token(PRESETS["gpt2-124m"], bytes_per_value=4) == 12 * 2 * 768 * 4
     assert kv_cache_bytes_per_token(PRESETS["tatar-large"]) == 12 * 2 * 4 * 64 * 2
-    assert delta_net_state_bytes(PRESETS["gpt2-124m"]) == 0
+    assert recurrent_state_bytes(PRESETS["gpt2-124m"]) == 0
 
 
 @pytest.mark.parametrize(("name", "rows"), [("world-235b", 101), ("world-800m", 29), ("hybrid-1m", 13)])
 def test_table_layers_are_the_rows_of_the_layer_table(name: str, rows: int) -> None:
-    from model.families.world.layer_table import layer_table
+    from model.families.world.measurements.layer_table import layer_table
     from model.families.world.network import WorldModel
 
     config = PRESETS[name]

@@ -16,7 +16,7 @@ from torch import Tensor
 from model.export.fields import Fields
 from model.families.gpt2.config import GPT2Config
 from model.families.gpt2.export import from_gpt2
-from model.families.networks import build_model
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.rope.gpt_neox import from_gpt_neox
 from model.families.rope.llama import from_llama
@@ -24,9 +24,9 @@ from model.families.world.config import WorldConfig
 from model.families.world.export.qwen3_next import from_qwen3_next
 from model.generation.generate import generate
 from model.layers.language_model import LanguageModel
+from model.pretrained.architectures import architecture_for, architecture_of_type
 from model.pretrained.check import check_folder
 from model.pretrained.folder import load_published, write_folder
-from model.pretrained.forms import find_form, form_of_type
 from storage.config import changed
 from storage.errors import Fault
 from storage.formats.tokens import EOT, FIELD, TONE
@@ -118,7 +118,7 @@ def assert_same_logits(ours: LanguageModel, theirs: Any, ids: Tensor) -> None:
 def test_transformers_computes_the_same(tmp_path: Path, config: Any, tokenizer: Tokenizer) -> None:
     model = make_model(config)
     theirs, info = load(write(model, tokenizer, tmp_path / "hf"))
-    assert type(theirs).__name__ == find_form(config).architecture
+    assert type(theirs).__name__ == architecture_for(config).name
     assert not any(info.values()), info
     assert_same_logits(model, theirs, random_ids())
     assert theirs.num_parameters() == sum(parameter.numel() for parameter in model.parameters())
@@ -209,7 +209,7 @@ def test_model_of_transformers_is_imported_with_equal_logits(tmp_path: Path, nam
 def test_state_dict_in_memory_is_imported_too(name: str, convert: Callable[[Any], Any]) -> None:
     theirs = make_theirs(name)
     fields = Fields(theirs.config.to_diff_dict(), name)
-    ours = build_model(form_of_type(theirs.config.model_type).read_config(fields)).eval()
+    ours = build_model(architecture_of_type(theirs.config.model_type).read_config(fields)).eval()
     ours.load_state_dict(convert(theirs.state_dict()))
     assert_same_logits(ours, theirs, random_ids())
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from model.export.fields import Fields
 from model.export.tensors import write_weights
 from model.families.gpt2.config import GPT2Config
-from model.families.networks import build_model
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
+from model.pretrained.architectures import architecture_for, architecture_of_type
 from model.pretrained.folder import load_published
-from model.pretrained.forms import find_form, form_of_type
 from storage.config import changed
 from storage.errors import CorruptFileError, InputError
 
@@ -36,11 +36,11 @@ OURS: dict[str, Any] = {
 
 def their_config(model_type: str) -> dict[str, Any]:
     config = OURS[model_type]
-    return find_form(config).write_config(config)
+    return architecture_for(config).write_config(config)
 
 
 def read(values: dict[str, Any]) -> Any:
-    return form_of_type(values["model_type"]).read_config(Fields(values, "config.json"))
+    return architecture_of_type(values["model_type"]).read_config(Fields(values, "config.json"))
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -115,7 +115,7 @@ def test_layer_types_left_out_are_every_fourth_attention() -> None:
 def folder_of(tmp_path: Path, model_type: str = "llama") -> Path:
     torch.manual_seed(1)
     config = OURS[model_type]
-    form, model = find_form(config), build_model(config)
+    form, model = architecture_for(config), build_model(config)
     (tmp_path / "config.json").write_text(json.dumps(form.write_config(config)))
     write_weights(form.to_tensors(model.state_dict(), config), tmp_path)
     return tmp_path

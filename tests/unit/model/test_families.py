@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from model.families.gpt2.config import GPT2Config
-from model.families.networks import build_model
-from model.families.presets import PRESETS, WORLD_1M
+from model.families.presets import PRESETS
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
+from model.families.world.presets import WORLD_1M
 from model.layers.language_model import LanguageModel
 from storage.config import changed
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.families.gpt2.config import GPT2Config
-from model.families.networks import build_model
-from model.families.presets import WORLD_1M
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
+from model.families.world.presets import WORLD_1M
 from model.layers.language_model import LanguageModel
 from model.notebook.files import load, save
 from model.notebook.fit import fit

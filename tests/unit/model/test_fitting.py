@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from model.families.gpt2.config import GPT2Config
-from model.families.networks import build_model
-from model.families.presets import WORLD_1M
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.balance import Router
 from model.families.world.config import WorldConfig
+from model.families.world.presets import WORLD_1M
 from model.layers.language_model import LanguageModel
 from model.notebook.callbacks import Callback, FitState
 from model.notebook.fit import fit, to_batch

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.families.base import ModelConfig
 from model.families.gpt2.config import GPT2Config
 from model.families.gpt2.network import GPT2
-from model.families.networks import build_model
-from model.families.presets import WORLD_1M
-from model.families.registry import ModelConfig
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
-from model.families.world.context.retention import RECENT, SINKS, retention
+from model.families.world.context.block_cache import ContextBlockCache, retention
 from model.families.world.pattern import PATTERN
-from model.generation import generate as generation
+from model.families.world.presets import WORLD_1M
 from model.generation.generate import generate, stream
 from model.layers.basic import project
 from model.layers.cache import Cache
+from model.layers.eviction import RECENT, SINKS
 from model.layers.language_model import LanguageModel
 from model.layers.prompts import pad_prompts
 from storage.config import changed
@@ -246,19 +246,19 @@ def test_text_up_to_the_last_learned_position_is_generated_and_not_beyond(
 def caches(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> list[Cache]:
     """The caches that generation makes, and in each block the number of keys before every eviction."""
     made: list[Cache] = []
-    new_cache, evict = model.new_cache, generation.evict
+    new_cache, evict = model.new_cache, Cache.evict
 
     def noted_cache(capacity: int = 0) -> Cache:
         made.append(new_cache(capacity))
         return made[-1]
 
-    def noted_evict(cache: Cache, *arguments: Any) -> None:
+    def noted_evict(cache: Cache, budget: int) -> None:
         for block in cache.blocks:
             block.lengths = [*getattr(block, "lengths", []), block.length]  # type: ignore[attr-defined]
-        evict(cache, *arguments)
+        evict(cache, budget)
 
     monkeypatch.setattr(model, "new_cache", noted_cache)
-    monkeypatch.setattr(generation, "evict", noted_evict)
+    monkeypatch.setattr(Cache, "evict", noted_evict)
     return made
 
 
@@ -288,10 +288,11 @@ def test_layers_of_a_block_keep_the_same_keys(model: LanguageModel, caches: list
             index = rows_BN[None, :, None, :, None].expand(2, -1, everything.shape[2], -1, width)
             found = one.buffer_2BHKD[:, :, :, :budget]  # type: ignore[index]
             assert torch.equal(found, everything.gather(3, index))
-        if full.context_BK2 is None:
+        if not isinstance(full, ContextBlockCache):
             always = [*range(SINKS), *range(120 - budget + SINKS, 120)]
             assert rows_BN.tolist() == [always, always]
         else:
+            assert full.context_BK2 is not None
             importance, urgency = full.context_BK2.unbind(-1)
             worth = retention(importance, urgency, 119 - torch.arange(120), model.config.context_window)
             worth[:, [*range(SINKS), *range(120 - RECENT, 120)]] = 2.0
@@ -304,7 +305,7 @@ def test_superblocks_choose_their_keys_apart() -> None:
     cache = model.new_cache()
     with torch.inference_mode():
         model.hidden(prompt(1, 150), None, cache)
-        generation.evict(cache, 80, 64, 1, model.device)
+        cache.evict(80)
     first, second = (block.row_numbers(1, model.device).tolist() for block in cache.blocks)
     assert first != second
     assert [len(block.attention) for block in cache.blocks] == 2 * [PATTERN.count("A")]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.families.gpt2.config import GPT2Config
 from model.families.gpt2.network import GPT2
-from model.families.presets import GPT2_124M
+from model.families.gpt2.presets import GPT2_124M
 from model.layers.basic import INIT_STD, init_weights
 from storage.config import changed
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.families.networks import build_model
 from model.families.presets import PRESETS
+from model.families.registry import build_model
 from model.layers.basic import FEW_VECTORS, ROW_GROUPS, init_weights, project, rotary_angles, rotate
 from storage.config import changed
 

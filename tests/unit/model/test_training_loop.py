@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from model.families.gpt2.config import GPT2Shape
-from model.families.networks import build_model
 from model.families.presets import preset_shape
+from model.families.registry import build_model
 from model.families.rope.config import RopeShape
 from model.layers.language_model import LanguageModel
 from model.pretrained.weights import load_model
@@ -184,7 +184,7 @@ def test_interrupted_training_gives_the_bits_of_an_undisturbed_one(
     job = job_for(tiny_corpus, changed(CONFIG, log_every=2))  # checkpoints fall between two lines
     train(job, never)
     expected_metrics, expected_weights = metrics_of(job), weights_of(job)
-    shutil.rmtree(Store(job.store).files.local("artifacts/train"))
+    shutil.rmtree(Store(job.store).backend.local("artifacts/train"))
     for steps in steps_before:
         with pytest.raises(KeyboardInterrupt):
             train(resumed(job), Power(steps))
@@ -210,7 +210,7 @@ def test_every_family_continues_bit_for_bit(make_corpus, job_for, tmp_path, fami
         assert {"tone_loss", "field_loss", "utility_loss", "router_loss", "max_load/07"} <= {
             name for record in expected_metrics for name in record
         }
-    shutil.rmtree(Store(job.store).files.local("artifacts/train"))
+    shutil.rmtree(Store(job.store).backend.local("artifacts/train"))
     with pytest.raises(KeyboardInterrupt):
         train(resumed(job), Power(4))
     assert checkpoints_of(job) == ("step-000003",)
@@ -223,7 +223,7 @@ def test_training_that_is_asked_to_stop_saves_that_step_and_continues(tiny_corpu
     job = job_for(tiny_corpus, CONFIG)
     train(job, never)
     expected_metrics, expected_weights = metrics_of(job), weights_of(job)
-    shutil.rmtree(Store(job.store).files.local("artifacts/train"))
+    shutil.rmtree(Store(job.store).backend.local("artifacts/train"))
     answers = iter([False] * 5 + [True])
     assert train(job, lambda: next(answers)).step == 5
     assert checkpoints_of(job) == ("step-000003", "step-000005")

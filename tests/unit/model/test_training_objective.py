@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.families.networks import build_model
-from model.families.presets import WORLD_1M, preset_shape
+from model.families.presets import preset_shape
+from model.families.registry import build_model
 from model.families.world.balance import expert_loads
 from model.families.world.config import WorldConfig
 from model.families.world.network import WorldModel
+from model.families.world.presets import WORLD_1M
 from model.training.batch import Batch, Totals
 from model.training.config import TrainConfig
 from model.training.engines.local.engine import LocalEngine
-from model.training.objective import LabelCounts, Objective, class_weights, split_labels
+from model.training.objective import Objective, class_weights, split_labels
 from model.training.optimizers.adamw import build_optimizer, set_learning_rate
-from model.training.schedules.cosine import expert_bias_rate
+from model.training.schedules.cosine import balance_rate
 from model.training.update import count, update
 from storage.config import changed
 from storage.formats.probes import Probes
@@ -61,14 +62,14 @@ def gradients(model: WorldModel) -> dict[str, torch.Tensor]:
 
 def test_head_losses_are_those_of_a_plain_loop_over_the_labels() -> None:
     model, batch = world(), make_batch()
-    counts = LabelCounts((5, 1, 1, 1, 1, 1), (0, 3, *[1] * 10))
+    counts = {"tone": (5, 1, 1, 1, 1, 1), "field": (0, 3, *[1] * 10)}
     config = changed(TRAIN, utility_weight=0.0)
     objective = Objective(model, config, counts).eval()
     loss, summed = objective(batch, Totals(*count([batch])))
     hidden = model.hidden(batch.inputs)
     assert batch.labels is not None
     expected = float(summed.detach()) / batch.tokens
-    for head, token, frequencies in ((model.tone_head, 1, counts.tone), (model.field_head, 2, counts.field)):
+    for head, token, frequencies in ((model.tone_head, 1, counts["tone"]), (model.field_head, 2, counts["field"])):
         raw = [min(5.0, max(0.2, math.sqrt(sum(frequencies) / n) if n else 5.0)) for n in frequencies]
         weights = [weight / (sum(raw) / len(raw)) for weight in raw]
         values = []
@@ -85,7 +86,7 @@ def test_head_losses_are_those_of_a_plain_loop_over_the_labels() -> None:
 
 def test_labels_are_split_by_the_probe_they_stand_at() -> None:
     batch = make_batch()
-    tone, field = split_labels(batch)
+    tone, field = split_labels(batch).values()
     assert int((tone >= 0).sum()) == batch.tone_labels == 3
     assert int((field >= 0).sum()) == batch.field_labels == 4
     assert ((tone >= 0) <= (batch.inputs == 1)).all()
@@ -167,14 +168,14 @@ def test_bias_of_experts_moves_towards_the_idle_ones_and_stops_at_the_end() -> N
     update(engine, objective, 1, [batch], Totals(*count([batch])))
     router = model.layers[0].mlp.gate
     assert not expert_loads(model).any()
-    assert objective._loads is not None
-    load = objective._loads[0]
+    assert model.loads_LE is not None
+    load = model.loads_LE[0]
     moved = router.e_score_correction_bias.double()
     assert float(moved.sum()) == pytest.approx(0, abs=1e-7)
     assert bool((moved[load < load.mean()] > moved[load > load.mean()].max()).all())
-    assert expert_bias_rate(TRAIN, 50) == TRAIN.expert_bias_rate
-    assert expert_bias_rate(TRAIN, 97) == pytest.approx(TRAIN.expert_bias_rate * 3 / 5)
-    assert expert_bias_rate(TRAIN, 100) == 0
+    assert balance_rate(TRAIN, 50) == TRAIN.expert_bias_rate
+    assert balance_rate(TRAIN, 97) == pytest.approx(TRAIN.expert_bias_rate * 3 / 5)
+    assert balance_rate(TRAIN, 100) == 0
 
 
 def test_optimizer_decays_matrices_only_and_lets_gains_learn_faster() -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.families.presets import WORLD_1M
 from model.families.world.balance import (
     Router,
     balance_loss,
@@ -17,6 +16,7 @@ from model.families.world.balance import (
     update_expert_biases,
 )
 from model.families.world.config import WorldConfig
+from model.families.world.presets import WORLD_1M
 from model.families.world.trace import RouterTrace, Trace
 from storage.config import changed
 

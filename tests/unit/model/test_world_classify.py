@@ -4,16 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.families.networks import build_model
-from model.families.presets import WORLD_1M, find_preset, hybrid
-from model.families.world.classify import Classification, classify
+from model.evaluation.classify import classify
+from model.families.presets import find_preset
+from model.families.registry import build_model
 from model.families.world.network import WorldModel
+from model.families.world.presets import WORLD_1M, hybrid
 from model.layers.cache import Cache
 from model.layers.prompts import pad_prompts
 from storage.config import changed
 
 CONFIG = changed(WORLD_1M, d_model=32, num_experts=4, vocab_size=97)
 EOT, TONE, FIELD = 0, 95, 96
+PROBES = {"tone": TONE, "field": FIELD}
 # The same sums in another order.
 TOLERANCE = 1e-5
 
@@ -37,9 +39,8 @@ def random_ids(batch: int, length: int) -> Tensor:
     return torch.randint(1, 95, (batch, length), generator=torch.Generator().manual_seed(length))
 
 
-def close(found: Classification, wanted: tuple[Tensor, Tensor]) -> None:
-    for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=TOLERANCE)
+def close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE)
 
 
 def read(model: WorldModel, ids: Tensor, cache: Cache | None = None) -> Tensor:
@@ -52,21 +53,24 @@ def test_heads_are_read_at_their_probes(model: WorldModel, eot_id: int | None) -
     ids = random_ids(3, 20)
     ends = torch.tensor([token for token in (eot_id, TONE, FIELD) if token is not None]).expand(3, -1)
     hidden = model.hidden(torch.cat((ids, ends), dim=1)).detach()
-    wanted = model.tone_head(hidden[:, -2]).softmax(-1), model.field_head(hidden[:, -1]).softmax(-1)
-    found = classify(model, ids, TONE, FIELD, eot_id=eot_id)
+    wanted = {
+        "tone": model.tone_head(hidden[:, -2]).detach().softmax(-1),
+        "field": model.field_head(hidden[:, -1]).detach().softmax(-1),
+    }
+    found = classify(model, ids, PROBES, eot_id=eot_id)
     close(found, wanted)
-    assert (found.tone_BN.shape, found.field_BN.shape) == ((3, 6), (3, 12))
-    torch.testing.assert_close(found.tone_BN.sum(-1), torch.ones(3))
-    assert float(found.tone_BN.max()) > 0.3  # not uniform, else little was compared
+    assert (found["tone"].shape, found["field"].shape) == ((3, 6), (3, 12))
+    torch.testing.assert_close(found["tone"].sum(-1), torch.ones(3))
+    assert float(found["tone"].max()) > 0.3  # not uniform, else little was compared
 
 
 def test_padded_text_is_classified_as_if_alone(model: WorldModel) -> None:
     texts = [[5, 9, 3, 4, 60], [8], [1, 2, 3]]
     ids, mask = pad_prompts(texts, EOT)
-    together = classify(model, ids, TONE, FIELD, eot_id=EOT, attention_mask=mask)
+    together = classify(model, ids, PROBES, eot_id=EOT, attention_mask=mask)
     for row, text in enumerate(texts):
-        alone = classify(model, torch.tensor([text]), TONE, FIELD, eot_id=EOT)
-        close(alone, (together.tone_BN[row : row + 1], together.field_BN[row : row + 1]))
+        alone = classify(model, torch.tensor([text]), PROBES, eot_id=EOT)
+        close(alone, {kind: chances[row : row + 1] for kind, chances in together.items()})
 
 
 @pytest.mark.parametrize("reading", [torch.enable_grad, torch.no_grad, torch.inference_mode])
@@ -75,8 +79,8 @@ def test_cache_that_was_filled_in_any_mode_is_classified_and_read_on(model: Worl
     with reading():
         cache = model.new_cache()
         model(ids[:, :20], cache=cache)
-        found = classify(model, ids[:, 20:], TONE, FIELD, cache=cache)
-        close(found, classify(model, ids, TONE, FIELD))
+        found = classify(model, ids[:, 20:], PROBES, cache=cache)
+        close(found, classify(model, ids, PROBES))
         torch.testing.assert_close(model(ids[:, 20:], cache=cache), model(ids)[:, 20:], rtol=0, atol=TOLERANCE)
 
 
@@ -95,9 +99,9 @@ def test_text_in_the_cache_counts(model: WorldModel, split: int) -> None:
     ids = random_ids(2, 30)
     cache = model.new_cache()
     read(model, ids[:, :split], cache)
-    found = classify(model, ids[:, split:], TONE, FIELD, cache=cache)
-    close(found, classify(model, ids, TONE, FIELD))
-    close(classify(model, ids, TONE, FIELD, cache=model.new_cache()), found)
+    found = classify(model, ids[:, split:], PROBES, cache=cache)
+    close(found, classify(model, ids, PROBES))
+    close(classify(model, ids, PROBES, cache=model.new_cache()), found)
 
 
 @pytest.mark.parametrize("extra", [0, 4])
@@ -106,16 +110,16 @@ def test_cache_stays_as_it_is(model: WorldModel, extra: int) -> None:
     cache, undisturbed = model.new_cache(), model.new_cache()
     for each in (cache, undisturbed):
         read(model, ids, each)
-    classify(model, random_ids(2, extra) if extra else ids[:, :0], TONE, FIELD, eot_id=EOT, cache=cache)
+    classify(model, random_ids(2, extra) if extra else ids[:, :0], PROBES, eot_id=EOT, cache=cache)
     assert cache.length == 25
     for piece in later.split([1, 5, 3], dim=1):
         assert torch.equal(read(model, piece, cache), read(model, piece, undisturbed))
 
 
 def test_dropout_and_mode_are_left_alone(model: WorldModel) -> None:
-    wanted = classify(model, random_ids(2, 9), TONE, FIELD)
+    wanted = classify(model, random_ids(2, 9), PROBES)
     model.train()
-    close(classify(model, random_ids(2, 9), TONE, FIELD), wanted)
+    close(classify(model, random_ids(2, 9), PROBES), wanted)
     assert all(module.training for module in model.modules())
 
 
@@ -123,24 +127,24 @@ def test_dropout_and_mode_are_left_alone(model: WorldModel) -> None:
 def test_model_without_heads_is_refused(preset: str) -> None:
     config = hybrid(CONFIG) if preset == "hybrid-1m" else changed(find_preset(preset), vocab_size=97)
     with pytest.raises(ValueError, match="must have classification heads"):
-        classify(build_model(config), random_ids(1, 3), TONE, FIELD)
+        classify(build_model(config), random_ids(1, 3), PROBES)
 
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_empty_text_is_refused(model: WorldModel, cache: bool) -> None:
     with pytest.raises(ValueError, match="a token or more"):
-        classify(model, random_ids(1, 3)[:, :0], TONE, FIELD, cache=model.new_cache() if cache else None)
+        classify(model, random_ids(1, 3)[:, :0], PROBES, cache=model.new_cache() if cache else None)
 
 
 def test_ids_that_the_model_lacks_are_refused(model: WorldModel) -> None:
     with pytest.raises(ValueError, match="between 0 and 96"):
-        classify(model, random_ids(1, 3), TONE, 97)
+        classify(model, random_ids(1, 3), {"tone": TONE, "field": 97})
     with pytest.raises(ValueError, match="between 0 and 96"):
-        classify(model, random_ids(1, 3) + 96, TONE, FIELD)
+        classify(model, random_ids(1, 3) + 96, PROBES)
 
 
 def test_mask_with_a_cache_is_refused(model: WorldModel) -> None:
     cache = model.new_cache()
     read(model, random_ids(1, 3), cache)
     with pytest.raises(ValueError, match="attention_mask must be None"):
-        classify(model, random_ids(1, 3), TONE, FIELD, attention_mask=torch.ones(1, 3), cache=cache)
+        classify(model, random_ids(1, 3), PROBES, attention_mask=torch.ones(1, 3), cache=cache)

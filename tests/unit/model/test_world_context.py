@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.families.presets import WORLD_1M, WORLD_235B
 from model.families.world.config import WorldConfig
 from model.families.world.context.layer import QUADRANTS, ContextLayer, ContextScores, attention_bias, write_gate
 from model.families.world.pattern import PATTERN
+from model.families.world.presets import WORLD_1M, WORLD_235B
 from model.layers.basic import init_weights
 
 BATCH, LENGTH, WINDOW = 2, 9, 4

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.families.presets import WORLD_1M
 from model.families.world.delta_net import DeltaState, GatedDeltaNet
+from model.families.world.presets import WORLD_1M
 from model.layers.basic import init_weights, residual_std
 from storage.config import changed
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.families.presets import WORLD_1M
 from model.families.world.config import WorldConfig
 from model.families.world.experts import Experts, MixtureOfExperts
+from model.families.world.presets import WORLD_1M
 from model.families.world.trace import Trace
 from model.layers.basic import init_weights
 from storage.config import changed

@@ -146,9 +146,9 @@ def make_tokenizer(folder: Path) -> Tokenizer:
 def write(model: WorldModel, work: Path) -> tuple[Path, Tokenizer]:
     tokenizer, folder = make_tokenizer(work), work / "my-world.1"
     folder.mkdir()
-    names = {"tone_names": [f"tone{i}" for i in range(6)], "field_names": [f"field{i}" for i in range(12)]}
+    names = {"tone": [f"tone{i}" for i in range(6)], "field": [f"field{i}" for i in range(12)]}
     size = tokenizer.get_vocab_size()
-    write_folder(model, work / "tokenizer.json", 0, size, folder, has_trained_heads=True, **names)  # type: ignore[arg-type]
+    write_folder(model, work / "tokenizer.json", 0, size, folder, has_trained_heads=True, class_names=names)
     return folder, tokenizer
 
 

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.families.estimate import count_parameters
-from model.families.networks import build_model
-from model.families.presets import PRESETS, WORLD_1M, hybrid
+from model.families.presets import PRESETS
+from model.families.registry import build_model
 from model.families.world.config import WorldConfig
 from model.families.world.forward_context import ForwardContext, SuperblockContext
-from model.families.world.layer_table import layer_table
+from model.families.world.measurements.layer_table import layer_table
 from model.families.world.network import SIZE, WorldModel
 from model.families.world.pattern import PATTERN
+from model.families.world.presets import WORLD_1M, hybrid
 from model.families.world.trace import Trace
 from model.training.config import TrainConfig
 from storage.config import changed

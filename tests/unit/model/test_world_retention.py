@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.families.world.context.retention import check_budget, kept_keys, retention
+from model.families.world.context.block_cache import retention
+from model.layers.eviction import check_budget, kept_keys
 
 
 @pytest.fixture(autouse=True)

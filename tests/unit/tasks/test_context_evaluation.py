@@ -1,6 +1,7 @@
 """What of a text the context picture shows, and the correlations beside it."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +10,10 @@ from scipy.stats import spearmanr
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from model.families.world.config import WorldConfig
+from model.families.world.measurements.context import measure_context, sample_documents
 from model.families.world.network import WorldModel
 from model.families.world.trace import Trace
-from tasks.evaluate.context import measure_context, readable_tokens, sample_documents
+from tasks.evaluate.token_texts import readable_tokens
 
 CONFIG = WorldConfig(
     n_superblocks=2, d_model=16, n_heads=2, n_kv_heads=1, head_dim=8, n_key_heads=1, key_dim=8, n_value_heads=2,
@@ -104,7 +106,7 @@ def test_correlations_are_means_over_documents_of_the_slow_ones() -> None:
         name: [torch.randint(1, 257, (length,), generator=random).tolist() for length in row]
         for name, row in lengths.items()
     }
-    measured, picture = measure_context(trained, ids)
+    measured, picture = measure_context(trained.network, ids, partial(readable_tokens, trained.encoder))
     long = [document for group in ids.values() for document in group if len(document) >= 16]
     assert measured["documents"] == len(long) == 3
     for block in range(2):
@@ -119,7 +121,10 @@ def test_correlations_are_means_over_documents_of_the_slow_ones() -> None:
 
 
 def test_documents_too_short_for_a_correlation_are_still_drawn() -> None:
-    measured, picture = measure_context(world(), {"a": [[5, 6, 7]]})
+    trained = world()
+    measured, picture = measure_context(
+        trained.network, {"a": [[5, 6, 7]]}, partial(readable_tokens, trained.encoder)
+    )
     assert measured["documents"] == 0
     assert measured["spearman"] == {"importance": [None, None], "urgency": [None, None]}
     assert picture["spearman"] == {"importance": [None, None], "urgency": [None, None]}

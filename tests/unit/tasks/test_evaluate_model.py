@@ -28,8 +28,10 @@ from tasks.core.context import TABLES, StageContext
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, StageResult
+from tasks.evaluate.build import evaluate_model
+from tasks.evaluate.config import EvaluateConfig
 from tasks.evaluate.held_out import compressed_bytes, read_held_out
-from tasks.evaluate.stage import STAGE, EvaluateConfig, evaluate_model
+from tasks.evaluate.stage import STAGE
 
 LENGTH = 16
 SHAPE = RopeConfig(vocab_size=320, n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24, max_seq_len=LENGTH)

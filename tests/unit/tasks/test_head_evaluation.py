@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from model.export.saving import save_weights
-from model.families.networks import build_model
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
 from model.pretrained.weights import TrainedModel, load_model, save_description
@@ -26,9 +26,10 @@ from tasks.core.context import TABLES
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
+from tasks.evaluate.config import EvaluateConfig
 from tasks.evaluate.heads import class_rows, scores
 from tasks.evaluate.held_out import read_train_sample
-from tasks.evaluate.stage import STAGE, EvaluateConfig
+from tasks.evaluate.stage import STAGE
 from tasks.labels.field import FIELDS
 from tasks.labels.tone import TONES, tone_label
 

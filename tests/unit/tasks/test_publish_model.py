@@ -10,9 +10,9 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from model.export.saving import save_weights
+from model.families.base import ModelConfig
 from model.families.gpt2.config import GPT2Config
-from model.families.networks import build_model
-from model.families.registry import ModelConfig
+from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
 from model.pretrained.folder import load_published
@@ -28,9 +28,10 @@ from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, StageResult
 from tasks.evaluate import stage as evaluate_model
+from tasks.publish.build import describe, publish_model
 from tasks.publish.config import PublishConfig
-from tasks.publish.model_card import ARCHITECTURES, limits, usage
-from tasks.publish.stage import STAGE, publish_model
+from tasks.publish.model_card import limits, usage
+from tasks.publish.stage import STAGE
 
 FILES = {
     "README.md",
@@ -198,7 +199,7 @@ def test_each_family_is_published_in_its_form(
 
 @pytest.mark.parametrize("trained_heads", [True, False])
 def test_card_speaks_of_heads_that_were_trained(trained_heads: bool) -> None:
-    world, shape = ARCHITECTURES["WorldForCausalLM"], {**dict(WORLD), "parameters": 5}
+    world, shape = describe(WORLD), {**dict(WORLD), "parameters": 5}
     assert ("model.classify" in "".join(usage(world, trained_heads=trained_heads))) == trained_heads
     assert ("weak labels" in limits(world, shape, trained_heads=trained_heads)) == trained_heads
 
@@ -259,14 +260,14 @@ def test_model_card_without_languages_and_prompts_is_complete(
 def test_killed_after_the_commit_keeps_the_folder_and_checks_it_again(
     store: Store, inputs: dict[str, Artifact]
 ) -> None:
-    def build() -> StageContext:
+    def fresh() -> StageContext:
         return StageContext(
             ArtifactWriter(store, STAGE.name, "fedcba9876543210"),
             Execution(threads=1),
             lambda done, total, unit: None,
         )
 
-    first, second = context(), context()
+    first, second = fresh(), fresh()
     (part,) = publish_model(CONFIG, **inputs, context=first)
     assert publish_model(CONFIG, **inputs, context=second) == [part]
     reports = [context.finish_reports()[0].sha256 for context in (first, second)]

@@ -7,6 +7,7 @@ Shapes: B sequences, T tokens, H query heads, G key/value heads, D head width, Q
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -66,6 +67,20 @@ def utility_loss(scores: ContextScores, targets: UtilityTargets) -> Tensor:
         importance = F.binary_cross_entropy(scores.importance_BT, targets.importance_BT, reduction="none")
         urgency = F.binary_cross_entropy(scores.urgency_BT, targets.urgency_BT, reduction="none")
     return _mean(importance, targets.importance_valid_BT) + _mean(urgency, targets.urgency_valid_BT)
+
+
+def mean_utility_loss(
+    contexts: Sequence[ContextScores],
+    queries_keys: Sequence[tuple[Tensor, Tensor]],
+    window: int,
+    documents_BT: Tensor | None,
+) -> Tensor:
+    """Return the mean over the superblocks of a pass; `documents_BT` as `number_documents` gives them."""
+    losses = []
+    for scores, (queries, keys) in zip(contexts, queries_keys, strict=True):
+        targets = utility_targets(queries, keys, queries.shape[-1] ** -0.5, window, documents_BT)
+        losses.append(utility_loss(scores, targets))
+    return torch.stack(losses).mean()
 
 
 @torch.no_grad()

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.export.architecture import ROTARY_LIMIT, Architecture, CardText, Tensors
 from model.export.fields import Fields, take_rotary
 from model.export.tensors import LazyTensors
 from model.families.world.config import WorldConfig
 from model.families.world.pattern import PATTERN
 
-HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
 PREFIX = "model."
 
 KINDS = {"D": "linear_attention", "A": "full_attention"}
@@ -151,6 +152,48 @@ def read_qwen3_next_config(fields: Fields) -> WorldConfig:
         router="softmax_aux",
         route_scale=1.0,
     )
+
+
+class Qwen3Next(Architecture[WorldConfig]):
+    """Hugging Face's Qwen3-Next."""
+
+    name = "Qwen3NextForCausalLM"
+    model_type = "qwen3_next"
+    tied = (HEAD, "model.embed_tokens.weight")
+    card = CardText(
+        "A mixture-of-experts hybrid of Gated DeltaNet and gated attention (Qwen3-Next architecture)",
+        ("qwen3_next", "moe"),
+        (
+            ROTARY_LIMIT,
+            "The factor on the sum of the routed experts is multiplied into their last projection, for the "
+            "architecture has none.",
+            "It was checked with transformers; other engines for Qwen3-Next were not tried at this size.",
+        ),
+    )
+
+    def expresses(self, config: WorldConfig) -> bool:
+        """Tell whether the model has nothing that is our own."""
+        return config.is_hybrid
+
+    def is_tied(self, config: WorldConfig) -> bool:
+        """Tell whether the head is the embedding."""
+        return config.tie_embeddings
+
+    def to_tensors(self, tensors: Tensors, config: WorldConfig) -> LazyTensors:
+        """Return the tensors on disk."""
+        return to_qwen3_next(tensors, config.expert_scale)
+
+    def from_tensors(self, tensors: Tensors, config: WorldConfig) -> LazyTensors:
+        """Return our state dict."""
+        return from_qwen3_next(tensors)
+
+    def write_config(self, config: WorldConfig) -> dict[str, Any]:
+        """Return config.json."""
+        return qwen3_next_config(config)
+
+    def read_config(self, fields: Fields) -> WorldConfig:
+        """Return our config."""
+        return read_qwen3_next_config(fields)
 
 
 def _scaled(state_dict: Mapping[str, Tensor], name: str, expert: int, scale: float) -> Tensor:

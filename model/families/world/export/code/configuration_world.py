@@ -95,6 +95,13 @@ class WorldConfig(PreTrainedConfig):
     field_names: list[str] | None = None
     """Names of the fields, in the order of their numbers."""
 
+    learned_positions: ClassVar[bool] = False
+    """Rotary positions go on beyond `max_seq_len`."""
+
+    def classes(self) -> dict[str, int]:
+        """Return the classes of the heads for tone and field."""
+        return {"tone": self.n_tones, "field": self.n_fields} if self.n_tones else {}
+
     @property
     def n_layers(self) -> int:
         """Sublayers in all."""

@@ -3,7 +3,7 @@
 Shapes: B sequences, T new tokens, S tokens read so far and new ones, V vocabulary.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,19 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from model.families.world.classify import Classification, classify
+from model.evaluation.classify import classify
 from model.families.world.export.code.configuration_world import WorldConfig
 from model.families.world.network import WorldModel
 from model.generation.generate import generate
 from model.layers.basic import INIT_STD
 from model.layers.cache import Cache
+
+
+class Classification(NamedTuple):
+    """Probabilities of the classes, in float32."""
+
+    tone_BN: Tensor
+    field_BN: Tensor
 
 
 class WorldCache(Cache):
@@ -109,15 +116,15 @@ class WorldForCausalLM(PreTrainedModel, GenerationMixin):
         if tone_id is None or field_id is None:
             raise ValueError("config must have tone_token_id and field_token_id to classify with, found none")
         end = self.config.eos_token_id if add_end else None
-        return classify(
+        chances = classify(
             self.model,
             input_ids,
-            tone_id,
-            field_id,
+            {"tone": tone_id, "field": field_id},
             eot_id=end,
             attention_mask=attention_mask,
             cache=past_key_values,
         )
+        return Classification(chances["tone"], chances["field"])
 
     def generate_within_budget(
         self, input_ids: Tensor, max_new_tokens: int, kv_budget: int, **settings: Any

@@ -5,10 +5,12 @@ experts, the final norm, the pair of classification heads and the output head. A
 its superblock, not a layer of its own; its parameters stand in the row of the superblock's first sublayer.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
+from model.families.world.config import WorldConfig
 from model.families.world.network import SIZE, WorldModel
 from model.families.world.pattern import PATTERN
 
@@ -23,6 +25,12 @@ class LayerRow(NamedTuple):
     content: str
     parameters: int
     """A tied head's belong to the embedding."""
+
+
+def layer_rows(config: WorldConfig) -> list[dict[str, Any]]:
+    """Return the layers of a config as plain data."""
+    with torch.device("meta"):
+        return [row._asdict() for row in layer_table(WorldModel(config))]
 
 
 def layer_table(model: WorldModel) -> list[LayerRow]:

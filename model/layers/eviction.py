@@ -1,7 +1,7 @@
 """Which keys a cache of limited size keeps.
 
 Source: attention sinks and a recent window, StreamingLLM, arXiv:2309.17453; what fills the rest of the budget is
-chosen by a retention score, as H2O (arXiv:2306.14048) does by accumulated attention.
+chosen by a score, as H2O (arXiv:2306.14048) does by accumulated attention.
 
 Shapes: B sequences, K keys, N kept keys.
 """
@@ -17,11 +17,6 @@ RECENT = 64
 """Last keys of a sequence, which stay whatever their scores say."""
 
 
-def retention(importance: Tensor, urgency: Tensor, age: Tensor, window: int) -> Tensor:
-    """Return how much a key is worth keeping, in (0, 1): important ones at any age, urgent ones while fresh."""
-    return importance + (1 - importance) * urgency * torch.exp(-age.clamp(min=0).float() / window)
-
-
 def check_budget(budget: int, sinks: int = SINKS, recent: int = RECENT) -> None:
     """Raise ValueError unless a budget leaves room beside what always stays."""
     if budget <= sinks + recent:
@@ -33,7 +28,7 @@ def check_budget(budget: int, sinks: int = SINKS, recent: int = RECENT) -> None:
 
 
 def kept_keys(
-    retention_BK: Tensor | None,
+    worth_BK: Tensor | None,
     rows_BK: Tensor,
     visible_BK: Tensor | None,
     budget: int,
@@ -42,7 +37,7 @@ def kept_keys(
 ) -> Tensor:
     """Return the places (B, N) among the keys of those to keep, ascending: N is the budget, or K if that is less.
 
-    The first `sinks` and the last `recent` visible keys stay, then those of the highest retention; without scores
+    The first `sinks` and the last `recent` visible keys stay, then those that are worth most; without scores
     the most recent, so that what stays is sinks and a window. Keys that no token can see any more (padding, an
     earlier document) stay only where a row has too few others: all rows keep equally many.
     `rows_BK` are the places in the row at which the keys were read.
@@ -60,7 +55,7 @@ def kept_keys(
     rank_BK = read_BK.argsort(dim=1)
     visible_B1 = visible_BK.sum(dim=1, keepdim=True)
     always_BK = (rank_BK < sinks) | (rank_BK >= visible_B1 - recent)
-    worth_BK = rank_BK.double() if retention_BK is None else retention_BK.double()
+    worth_BK = rank_BK.double() if worth_BK is None else worth_BK.double()
     worth_BK = worth_BK.masked_fill(always_BK, math.inf).masked_fill(~visible_BK, -math.inf)
     best_BK = worth_BK.argsort(dim=1, descending=True, stable=True)
     return best_BK[:, :budget].sort(dim=1).values

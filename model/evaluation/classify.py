@@ -1,12 +1,13 @@
-"""Tone and field of a text, read by the world model's heads at two probe tokens behind it.
+"""Classes of a text, read by a model's classification heads at the probe tokens behind it.
 
-Shapes: B sequences, T tokens, N classes.
+Shapes: B sequences, T tokens, P probes, N classes.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from model.layers.eval_mode import evaluating
@@ -17,26 +18,19 @@ if TYPE_CHECKING:
     from model.layers.language_model import LanguageModel
 
 
-class Classification(NamedTuple):
-    """Probabilities of the classes, in float32."""
-
-    tone_BN: Tensor
-    field_BN: Tensor
-
-
 def classify(
     model: "LanguageModel",
     ids_BT: Tensor,
-    tone_id: int,
-    field_id: int,
+    probe_ids: Mapping[str, int],
     *,
     eot_id: int | None = None,
     attention_mask: Tensor | None = None,
     cache: "Cache | None" = None,
-) -> Classification:
-    """Return the tone and the field of each text: `text [end of text] <|tone|> <|field|>`, as in training.
+) -> dict[str, Tensor]:
+    """Return by kind the probabilities (B, N), in float32, of each text: `text [end of text] probes`.
 
-    There the end-of-text token also led every document, so a text should begin with it.
+    `probe_ids` are the probe tokens by kind in the order of training, as `storage.formats.probes.Probes.ids` gives
+    them. There the end-of-text token also led every document, so a text should begin with it.
     Texts of several lengths are padded on the left with an `attention_mask`, see
     `model.layers.prompts.pad_prompts`.
 
@@ -45,12 +39,10 @@ def classify(
 
     Raises: ValueError for a model without heads, an empty text, or ids that the model does not have.
     """
-    tone_head: nn.Module | None = getattr(model, "tone_head", None)
-    field_head: nn.Module | None = getattr(model, "field_head", None)
-    if tone_head is None or field_head is None:
+    if not model.config.classes():
         raise ValueError(
-            "the model must have classification heads, found one without; train a model of the world family with "
-            "n_tones and n_fields above 0"
+            "the model must have classification heads, found one without; train a model of a family that has "
+            "them, such as the preset world-1m"
         )
     has_read = cache is not None and cache.length > 0
     if has_read and attention_mask is not None:
@@ -59,16 +51,19 @@ def classify(
         )
     if not has_read or ids_BT.dim() != 2 or ids_BT.shape[1]:
         model.check_ids(ids_BT)
-    probes = [tone_id, field_id] if eot_id is None else [eot_id, tone_id, field_id]
-    ends_BP = torch.tensor(probes, device=model.device).expand(len(ids_BT), -1)
+    ends = [*([] if eot_id is None else [eot_id]), *probe_ids.values()]
+    ends_BP = torch.tensor(ends, device=model.device).expand(len(ids_BT), -1)
     documents_BT = prompt_documents(attention_mask, ids_BT)
     if documents_BT is not None:
-        documents_BT = F.pad(documents_BT.to(model.device), (0, len(probes)))
+        documents_BT = F.pad(documents_BT.to(model.device), (0, len(ends)))
     read_BT = torch.cat((ids_BT.to(model.device, torch.long), ends_BP), dim=1)
     model.check_ids(read_BT)
 
     with evaluating(model), torch.inference_mode():
         hidden_BTC = model.hidden(read_BT, documents_BT, cache.clone() if cache is not None else None)
-        tone_BN = tone_head(hidden_BTC[:, -2]).float().softmax(dim=-1)
-        field_BN = field_head(hidden_BTC[:, -1]).float().softmax(dim=-1)
-    return Classification(tone_BN.clone(), field_BN.clone())
+        found = {
+            kind: model.head_logits(hidden_BTC[:, place - len(probe_ids)])[kind].float().softmax(dim=-1)
+            for place, kind in enumerate(probe_ids)
+            if kind in model.config.classes()
+        }
+    return {kind: chances_BN.clone() for kind, chances_BN in found.items()}  # ordinary tensors
