@@ -8,7 +8,7 @@ from model.families.world.config import WorldShape
 from storage.config import Config
 from tasks.core.execution import Execution
 from tasks.dedup.config import DedupConfig
-from tasks.download.stage import DownloadConfig
+from tasks.download.config import DownloadConfig
 from tasks.evaluate.stage import EvaluateConfig
 from tasks.filter.config import FilterConfig
 from tasks.labels.field import FIELDS
