@@ -135,7 +135,7 @@ def _explain(error: ValidationError, recipe: str) -> str:
         example = "demo"
         if steps[:2] == ["train", "model"] and len(steps) > 2 and steps[2] in EXAMPLES:
             example = EXAMPLES[steps.pop(2)]  # the family, which is no field that contains others
-        if steps[:2] == ["download", "source"] and len(steps) > 3:
+        if steps[:2] == ["download", "source"] and len(steps) > 2:
             del steps[2]  # the kind, likewise
         field = f"{'.'.join(steps)}: " if steps else ""
         if problem["type"] == "extra_forbidden":
