@@ -85,6 +85,11 @@ class Source(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
+    @classmethod
+    @abstractmethod
+    def example(cls, folder: Path) -> ConfigT:
+        """Put a few small files below an empty folder, the same ones each time; return a config that finds them."""
+
     @abstractmethod
     def digests(self) -> dict[str, str]:
         """Return name -> SHA-256 of everything that the documents depend on, sorted by name; writes nothing.

@@ -46,6 +46,14 @@ class FilesSource(Source[FilesConfig]):
         first = next(iter(self.files))
         self.origin = str(self.files[first]).removesuffix(f"/{first}")
 
+    @classmethod
+    def example(cls, folder: Path) -> FilesConfig:
+        """Write files of two formats."""
+        (folder / "more").mkdir()
+        (folder / "one.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n', encoding="utf-8")
+        (folder / "more" / "three.txt").write_text("three\n", encoding="utf-8")
+        return FilesConfig(patterns=(f"{folder}/**/*.*",))
+
     def digests(self) -> dict[str, str]:
         """Hash the files, each once in a process as long as it does not change."""
         with ThreadPoolExecutor(HASH_THREADS) as threads:

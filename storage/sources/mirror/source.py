@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from storage.errors import InputError
 from storage.sources.base import OpenSource, RecordFields, Source
+from storage.sources.checked_files import file_digest
 from storage.sources.http.requests import MissingFile
 from storage.sources.layout import CHECKSUMS, read_checksums, split_of
 from storage.sources.mirror.transports import FolderTransport, HttpTransport, Transport
@@ -82,6 +83,17 @@ class MirrorSource(Source[MirrorConfig]):
         is_url = "://" in config.url
         self.origin = config.url.rstrip("/") if is_url else str(Path(config.url).expanduser().absolute())
         self._is_url = is_url
+
+    @classmethod
+    def example(cls, folder: Path) -> MirrorConfig:
+        """Write a mirror with a file per split."""
+        (folder / "train").mkdir()
+        listing = ""
+        for name in ("train/00.jsonl", "val.jsonl", "test.jsonl"):
+            (folder / name).write_text(f'{{"text": "{name}"}}\n', encoding="utf-8")
+            listing += f"{file_digest(folder / name)}  {name}\n"
+        (folder / CHECKSUMS).write_text(listing, encoding="utf-8")
+        return MirrorConfig(url=str(folder))
 
     def digests(self) -> dict[str, str]:
         """Read the list of checksums."""

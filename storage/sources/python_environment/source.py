@@ -42,6 +42,11 @@ class PythonEnvironmentSource(Source[PythonEnvironmentConfig]):
 
     config_type = PythonEnvironmentConfig
 
+    @classmethod
+    def example(cls, folder: Path) -> PythonEnvironmentConfig:
+        """Take some text of this installation; nothing needs to be written."""
+        return PythonEnvironmentConfig(text_bytes=100_000)
+
     def digests(self) -> dict[str, str]:
         """Hash what the packages' records say about their files."""
         return {INSTALLATION: environment_digest()}

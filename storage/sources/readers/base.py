@@ -5,7 +5,7 @@ the group `pile_pipeline.readers`). `tests/conformance/reader_checks.py` checks 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -61,6 +61,14 @@ class Reader(ABC):
     """Raised when the same bytes give other documents: part of the key of every artifact made from them."""
     suffixes: ClassVar[tuple[str, ...]]
     """Ends of the names of its files, with the compression as in `.jsonl.zst`; the longest of all readers wins."""
+
+    @classmethod
+    @abstractmethod
+    def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
+        """Write a file with the texts, and a bad record where there can be one; return what must be read from it.
+
+        That is offset and text of each record, None for a bad one. A format of one document takes the first text.
+        """
 
     @abstractmethod
     def read(self, path: Path, name: str, columns: Columns, wanted: Callable[[int], bool]) -> Iterator[Item]:

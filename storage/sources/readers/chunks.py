@@ -45,6 +45,15 @@ def uncompressed_bytes(path: Path) -> int:
     return sum(len(chunk) for chunk in read_chunks(path))
 
 
+def write_compressed(path: Path, data: bytes) -> None:
+    """Write a small file, compressed as the end of its name says."""
+    if path.name.endswith(".zst"):
+        data = zstandard.ZstdCompressor(write_checksum=True).compress(data)
+    elif path.name.endswith(".gz"):
+        data = gzip.compress(data)
+    path.write_bytes(data)
+
+
 def damaged(path: Path, reason: str) -> InputError:
     """Return the error that a file is not whole."""
     kind = path.name.rpartition(".")[2]

@@ -1,12 +1,12 @@
 """Files that hold a record per line: lines of any length with their positions, in bounded memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from storage.errors import InputError
 from storage.formats.documents import Document
 from storage.sources.readers.base import Columns, Item, bad_line
-from storage.sources.readers.chunks import read_chunks
+from storage.sources.readers.chunks import read_chunks, write_compressed
 
 MAX_LINE_BYTES = 1 << 30
 """A longer line is no document but a trap for memory."""
@@ -23,6 +23,19 @@ def read_records(
         if wanted(offset) and line and not line.isspace():
             found = parse(line, columns, f"{name}:{number}")
             yield offset, found if isinstance(found, Document) else bad_line(name, number, offset, found, line)
+
+
+def write_lines(path: Path, lines: Iterable[tuple[bytes, str | None]]) -> list[tuple[int, str | None]]:
+    """Write lines with the texts that they stand for; return (offset, text) of each."""
+    written: list[bytes] = []
+    found = []
+    offset = 0
+    for line, text in lines:
+        found.append((offset, text))
+        written.append(line + b"\n")
+        offset += len(line) + 1
+    write_compressed(path, b"".join(written))
+    return found
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:

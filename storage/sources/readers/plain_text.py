@@ -1,6 +1,6 @@
 """Plain text: one document per file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from storage.errors import InputError
@@ -17,6 +17,12 @@ class PlainTextReader(Reader):
     name = "plain-text"
     version = 1
     suffixes = (".txt",)
+
+    @classmethod
+    def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
+        """Write the first text."""
+        path.write_text(texts[0], encoding="utf-8")
+        return [(0, texts[0])]
 
     def read(self, path: Path, name: str, columns: Columns, wanted: Callable[[int], bool]) -> Iterator[Item]:
         """Yield the document of the file."""

@@ -338,7 +338,8 @@ from storage.artifacts.store import Store
 from tasks.core.execution import Execution
 if __name__ == "__main__":
     context = RunContext(Store(sys.argv[1]), "run-0", {}, Execution(workers=1))
-    run_stage(STAGE, DownloadConfig(mirror=sys.argv[2], shard_bytes=9_000, parallel_downloads=1), {}, context)
+    source = {"kind": "mirror", "url": sys.argv[2], "parallel_downloads": 1}
+    run_stage(STAGE, DownloadConfig(source=source, shard_bytes=9_000), {}, context)
 """
 
 

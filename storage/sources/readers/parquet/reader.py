@@ -1,6 +1,6 @@
 """Parquet: one document per row, with the text column, and `meta` or `pile_set_name` if they are there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from storage.sources.readers.base import Columns, Item, Reader
@@ -12,6 +12,13 @@ class ParquetReader(Reader):
     name = "parquet"
     version = 1
     suffixes = (".parquet",)
+
+    @classmethod
+    def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
+        """Write a row per text and, behind the first, one without."""
+        from storage.sources.readers.parquet import rows  # noqa: PLC0415 - likewise
+
+        return rows.write_example(path, [*texts[:1], None, *texts[1:]])
 
     def read(self, path: Path, name: str, columns: Columns, wanted: Callable[[int], bool]) -> Iterator[Item]:
         """Yield what stands in the wanted rows."""

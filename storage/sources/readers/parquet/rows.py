@@ -1,6 +1,7 @@
 """Rows of Parquet files as documents. Loads pyarrow, 0.2 s: `reader.py` imports this, when a file is read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def read_rows(path: Path, name: str, columns: Columns, wanted: Callable[[int], b
                 record = {column: cells[row].as_py() for column, cells in values.items()}
                 yield offset, _document(data, record, columns, name, number, offset)
             offset += len(data or b"")
+
+
+def write_example(path: Path, texts: Sequence[str | None]) -> list[tuple[int, str | None]]:
+    """Write a row per text; return (offset, text) of each."""
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), path)
+    sizes = [len(text.encode()) if text else 0 for text in texts]
+    return list(zip(accumulate(sizes[:-1], initial=0), texts, strict=True))
 
 
 def _document(
