@@ -88,7 +88,7 @@ class Source(ABC, Generic[ConfigT]):
     @classmethod
     @abstractmethod
     def example(cls, folder: Path) -> ConfigT:
-        """Put a few small files below an empty folder, the same ones each time; return a config that finds them."""
+        """Put a few small files into an empty folder, the same ones each time; return a config that finds them."""
 
     @abstractmethod
     def digests(self) -> dict[str, str]:
