@@ -66,13 +66,16 @@ class Copies(Source[CopiesConfig]):
         yield self.opened(self, folder)
 
 
-class ForgetfulConfig(CopiesConfig):
-    def model_dump_json(self, **options: Any) -> str:
-        return super().model_dump_json(exclude={"folder"}, **options).replace("}", ',"folder":"x"}')
+class TwoKindsConfig(CopiesConfig):
+    kind: Literal["copies", "copy"] = "copies"  # type: ignore[assignment]
 
 
-class ForgetsItsFolder(Copies):
-    config_type = ForgetfulConfig
+class HasTwoKinds(Copies):
+    config_type = TwoKindsConfig
+
+    @classmethod
+    def example(cls, folder: Path) -> CopiesConfig:
+        return TwoKindsConfig(folder=super().example(folder).folder, kind="copy")
 
 
 class UnversionedConfig(CopiesConfig):
@@ -110,10 +113,12 @@ class KeepsALog(Copies):
         return super().digests()
 
 
-class GivesAwayTheFolder(Copies):
-    class opened(Open):
-        def list_files(self, digests: Mapping[str, str]) -> dict[str, str]:
-            return {f"../{self.source.folder.name}/{name}": digest for name, digest in digests.items()}
+class NamesAHome(Copies):
+    @classmethod
+    def example(cls, folder: Path) -> CopiesConfig:
+        config = super().example(folder)
+        (folder / "a.jsonl").rename(folder / "~a.jsonl")
+        return config
 
 
 class ForgetsAReader(Copies):
@@ -145,12 +150,9 @@ class TrustsWhatIsThere(Copies):
     class opened(Open):
         def fetch(self, name: str, sha256: str, progress: DownloadProgress) -> Path:
             target = self.folder / name
-            whole = (self.source.folder / name).stat().st_size
-            if (
-                target.is_file()
-                and target.stat().st_size == whole
-                and file_digest(self.source.folder / name) == sha256
-            ):
+            origin = self.source.folder / name
+            whole = origin.stat().st_size
+            if target.is_file() and target.stat().st_size == whole and file_digest(origin) == sha256:
                 progress.update(name, whole, whole)
                 return target
             return super().fetch(name, sha256, progress)
@@ -191,18 +193,19 @@ class ChangesABit(Copies):
             if name != "b.txt":
                 return path
             other = path.with_name("other.txt")
-            if not other.exists():
-                other.write_bytes(bytes(path.stat().st_size))
+            zeros = bytes(path.stat().st_size)
+            if not other.exists() or other.read_bytes() != zeros:
+                other.write_bytes(zeros)
             return other
 
 
 BROKEN: dict[str, type[Source[Any]]] = {
-    "config_names_its_kind_and_round_trips": ForgetsItsFolder,
+    "config_names_its_kind_and_round_trips": HasTwoKinds,
     "identity_has_kind_and_version": HasNoVersion,
     "moving_the_files_changes_no_identity": KnowsItsPlace,
     "digests_are_repeated_and_sorted": ListsAsItComes,
     "digests_write_nothing": KeepsALog,
-    "names_are_safe_and_readable": GivesAwayTheFolder,
+    "names_are_safe_and_readable": NamesAHome,
     "readers_are_those_of_the_files": ForgetsAReader,
     "splits_are_known_and_given_once": DividesTwice,
     "fetched_files_have_their_checksums": ChangesABit,

@@ -1,0 +1,1 @@
+"""One small piece for each seam of pile-pipeline."""
