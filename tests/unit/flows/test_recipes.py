@@ -126,3 +126,14 @@ def test_recipe_that_does_not_exist_names_those_that_do() -> None:
         find_recipe("dmo")
     with pytest.raises(InputError, match="readable"):
         find_recipe("nowhere.yaml")
+
+
+def test_another_kind_of_source_replaces_the_source_as_a_whole(tmp_path: Path) -> None:
+    by_flags = find_recipe("demo", {"download.source.kind": "files", "download.source.patterns": ["a/*"]})
+    file = tmp_path / "mine.yaml"
+    file.write_text("based_on: demo\ndownload: {source: {kind: files, patterns: [a/*]}}\n")
+    by_file = find_recipe(str(file))
+    assert by_flags.download == by_file.download
+    assert by_flags.download.source.model_dump()["patterns"] == ("a/*",)
+    same_kind = find_recipe("own-files", {"download.source.kind": "files", "download.source.subset": "Mine"})
+    assert same_kind.download.source.model_dump()["patterns"] == ("corpus/*",)
