@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 SMALL = {
-    "download.python_environment_bytes": 2_000_000,
-    "download.test_fraction": 0.1,
+    "download.source.text_bytes": 2_000_000,
+    "download.source.test_fraction": 0.1,
     "train_tokenizer.vocab_size": 1024,
     "train.max_steps": 4,
     "train.warmup_steps": 1,

@@ -4,19 +4,22 @@ from flows.recipes.schema import Recipe, make_recipe
 from model.families.presets import preset_shape
 from model.training.config import TrainConfig
 from storage.config import changed
-from storage.sources.python_environment.texts import (
-    DESCRIPTIONS,
-    DOCSTRINGS,
-    LIBRARY_SOURCE,
-    LICENCES,
-    STDLIB_SOURCE,
-)
-from tasks.download.stage import DownloadConfig
+from storage.sources.registry import source_config
+from tasks.download.config import DownloadConfig
 from tasks.evaluate.config import EvaluateConfig
 from tasks.labels.field import FieldName
 from tasks.pack.config import PackConfig
 from tasks.publish.config import PublishConfig
 from tasks.train_tokenizer.config import TrainTokenizerConfig
+
+SOFTWARE = (
+    "Python Packages (source)",
+    "Python Standard Library (source)",
+    "Python Docstrings",
+    "Package Descriptions",
+)
+LICENCES = "Licences"
+"""The subsets of the Python installation's text."""
 
 
 def demo() -> Recipe:
@@ -25,7 +28,10 @@ def demo() -> Recipe:
         name="demo",
         description="library source, docstrings and licences to a 2M-parameter model; CPU, minutes, no network",
         download=DownloadConfig(
-            python_environment_bytes=20_000_000, shard_bytes=2_000_000, val_fraction=0.02, test_fraction=0.03
+            source=source_config(
+                "python-environment", text_bytes=20_000_000, val_fraction=0.02, test_fraction=0.03
+            ),
+            shard_bytes=2_000_000,
         ),
         train_tokenizer=TrainTokenizerConfig(vocab_size=4096, reserved_tokens=8),
         pack=PackConfig(sequence_length=256),
@@ -42,16 +48,15 @@ def own_files() -> Recipe:
     """Text files of one's own, split by hash into training and held-out documents."""
     return make_recipe(
         name="own-files",
-        description="your .jsonl, .jsonl.zst, .jsonl.gz, .parquet or .txt files; set download.files",
-        download=DownloadConfig(files=("corpus/*",)),
+        description="your .jsonl, .jsonl.zst, .jsonl.gz, .parquet or .txt files; set download.source.patterns",
+        download=DownloadConfig(source=source_config("files", patterns=("corpus/*",))),
     )
 
 
 def world_1m() -> Recipe:
     """The smallest world model on the demo's text, with probe tokens for its heads; CPU, minutes."""
     base = demo()
-    kinds = (LIBRARY_SOURCE, STDLIB_SOURCE, DOCSTRINGS, DESCRIPTIONS)
-    fields: dict[str, FieldName | None] = {**dict.fromkeys(kinds, "software"), LICENCES: "law"}
+    fields: dict[str, FieldName | None] = {**dict.fromkeys(SOFTWARE, "software"), LICENCES: "law"}
     return changed(
         base,
         name="world-1m",

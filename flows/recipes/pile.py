@@ -4,7 +4,8 @@ from flows.recipes.schema import Recipe, make_recipe
 from model.families.presets import find_preset, preset_shape
 from model.training.config import TrainConfig
 from storage.config import changed
-from tasks.download.stage import DownloadConfig
+from storage.sources.registry import source_config
+from tasks.download.config import DownloadConfig
 from tasks.pack.config import PackConfig
 from tasks.publish.config import PublishConfig
 from tasks.train_tokenizer.config import TrainTokenizerConfig
@@ -14,8 +15,8 @@ def pile() -> Recipe:
     """A mirror in The Pile's layout, local or over HTTP."""
     return make_recipe(
         name="pile",
-        description="a mirror with train/NN.jsonl.zst, val, test and SHA256SUMS.txt; set download.mirror",
-        download=DownloadConfig(mirror="pile"),
+        description="a mirror with train/NN.jsonl.zst, val, test and SHA256SUMS.txt; set download.source.url",
+        download=DownloadConfig(source=source_config("mirror", url="pile")),
         train_tokenizer=TrainTokenizerConfig(vocab_size=32768),
         pack=PackConfig(sequence_length=1024),
     )
@@ -26,7 +27,7 @@ def gpt2_124m() -> Recipe:
     return changed(
         pile(),
         name="gpt2-124m",
-        description="a mirror in The Pile's layout to GPT-2 with 124M parameters; set download.mirror",
+        description="a mirror in The Pile's layout to GPT-2 with 124M parameters; set download.source.url",
         train_tokenizer=TrainTokenizerConfig(vocab_size=50_257),
         train=TrainConfig(
             model=preset_shape("gpt2-124m"), max_steps=19_073, warmup_steps=700, global_batch_size=512,

@@ -19,6 +19,9 @@ from storage.errors import InputError
 SHORT_FORMS = {"train.model": "preset", "execution.engine": "name"}
 """Fields that may be given as one word, and which of their fields that word is."""
 
+KIND = "kind"
+"""The field that tells sources apart."""
+
 
 def find_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Return a recipe by its name or from a .yaml/.json file, with dotted fields replaced.
@@ -31,7 +34,7 @@ def find_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         fields = _read_recipe_file(Path(name))
     else:
         raise InputError(f"a recipe must be one of {', '.join(RECIPES)} or a .yaml or .json file, found {name!r}")
-    for field, value in _whole_model_first(overrides or {}).items():
+    for field, value in _another_source_first(fields, _whole_model_first(overrides or {})).items():
         _replace(fields, field, value)
     try:
         sections = {field: None if value is False else value for field, value in fields.items()}  # `off` in YAML
@@ -81,11 +84,25 @@ def _read_recipe_file(path: Path) -> dict[str, Any]:
 
 def _merge(fields: dict[str, Any], changes: dict[str, Any]) -> None:
     for name, value in changes.items():
-        whole = isinstance(value, dict) and value.keys() & {"family", "preset"}  # a model that is not the base's
-        if isinstance(value, dict) and isinstance(fields.get(name), dict) and not whole:
-            _merge(fields[name], value)
+        old = fields.get(name)
+        if isinstance(value, dict) and isinstance(old, dict) and not _is_another(old, value):
+            _merge(old, value)
         else:
             fields[name] = value
+
+
+def _is_another(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Tell whether a model or a source is not the base's, whose fields then mean nothing to it."""
+    return bool(new.keys() & {"family", "preset"}) or (KIND in old and new.get(KIND, old[KIND]) != old[KIND])
+
+
+def _another_source_first(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Let another kind of source replace the source as a whole: fields of another kind mean nothing to it."""
+    source = fields.get("download", {}).get("source", {})
+    kind = overrides.get(f"download.source.{KIND}")
+    if kind is None or kind == source.get(KIND):
+        return dict(overrides)
+    return {"download.source": {KIND: kind}, **overrides}
 
 
 def _whole_model_first(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,6 +144,8 @@ def _explain(error: ValidationError, recipe: str) -> str:
             example = EXAMPLES[steps.pop(2)]  # the family, which is no field that contains others
         if steps[:2] == ["execution", "engine"] and len(steps) > 2:
             steps.pop(2)  # the engine, likewise
+        if steps[:2] == ["download", "source"] and len(steps) > 2:
+            del steps[2]  # the kind, likewise
         field = f"{'.'.join(steps)}: " if steps else ""
         if problem["type"] == "extra_forbidden":
             lines.append(f"{field}the recipe has no such field; see `pile recipes {example}`")

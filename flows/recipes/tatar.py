@@ -3,7 +3,8 @@
 from flows.recipes.schema import Recipe, make_recipe
 from model.families.presets import preset_shape
 from model.training.config import TrainConfig
-from tasks.download.stage import DownloadConfig
+from storage.sources.registry import source_config
+from tasks.download.config import DownloadConfig
 from tasks.evaluate.config import EvaluateConfig
 from tasks.pack.config import PackConfig
 from tasks.publish.config import PublishConfig
@@ -14,8 +15,8 @@ def tatar_23m() -> Recipe:
     """A small model of a language with little text, read many times: dropout, and a vocabulary of its own."""
     return make_recipe(
         name="tatar-23m",
-        description="Leipzig-corpus or other text files to a 23M-parameter Tatar model; set download.files",
-        download=DownloadConfig(files=("tatar/*",)),
+        description="Leipzig corpora or other text to a 23M-parameter Tatar model; set download.source.patterns",
+        download=DownloadConfig(source=source_config("files", patterns=("tatar/*",))),
         train_tokenizer=TrainTokenizerConfig(vocab_size=8192),
         pack=PackConfig(sequence_length=256),
         train=TrainConfig(

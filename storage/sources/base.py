@@ -1,56 +1,150 @@
-"""What every source gives: local files whose content was checked."""
+"""What a source of text promises: the files of a corpus, by name and checksum, from wherever they are.
 
-import hashlib
-from dataclasses import dataclass
+A source is one file or folder beside this one, or in another package, and one line in `registry.py` (or an entry
+point of the group `pile_pipeline.sources`). `tests/conformance/source_checks.py` checks each promise on every one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from storage.errors import Fault
+from pydantic import ConfigDict, Field, model_validator
 
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A local file whose content was checked, as it was when it was checked."""
-
-    name: str
-    """Name in its mirror, or path below the folder that all local files share; part of document ids."""
-    path: Path
-    sha256: str
-    status: tuple[int, int]
-    """Size and modification time (ns) when the checksum was computed."""
-    text_bytes: int = 0
-    """Uncompressed size, once it was measured."""
-
-    def check_unchanged(self) -> None:
-        """Raise Fault if the file is no longer the one whose checksum is known."""
-        if file_status(self.path) != self.status:
-            raise Fault(
-                f"{self.path} must not change while it is read, but its size or time did; run again once it is "
-                f"complete"
-            )
+from storage.config import Config
+from storage.sources.progress import DownloadProgress
+from storage.sources.readers.base import Columns
+from storage.sources.readers.registry import reader_for
 
 
-def local_file(name: str, path: Path, sha256: str) -> SourceFile:
-    """Describe a file whose checksum was compared just now."""
-    return SourceFile(name, path, sha256, file_status(path))
+class SourceConfig(Config):
+    """What a user may choose about a source; a member of the union `download.source` of a recipe.
+
+    A subclass has a field `kind: Literal["..."]` with the name in the registry as its default, and only fields
+    that have an effect. Those in `excluded_from_key` say where the files are and how they are fetched; the others
+    shape the result and are part of its key, together with `kind` and `version`.
+    """
+
+    # A refused address may hold a password, which the error must not repeat.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    version: ClassVar[int]
+    """Raised when the same files and fields give other documents."""
+
+    kind: str
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that decide the result, and the version, as plain JSON values."""
+        return {**super().identity(), "version": self.version}
 
 
-_digests: dict[tuple[Path, tuple[int, int]], str] = {}
-"""SHA-256 by path, size and time: a run asks twice, for the key and for the work."""
+ConfigT = TypeVar("ConfigT", bound=SourceConfig)
 
 
-def hashed_file(name: str, path: Path) -> SourceFile:
-    """Describe a local file, hashed now or when it was last seen unchanged. Raises: Fault."""
-    status = file_status(path)
-    if (path, status) not in _digests:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if file_status(path) != status:
-            raise Fault(f"{path} must not change while it is read; run again once it is complete")
-        _digests[path, status] = digest
-    return SourceFile(name, path, _digests[path, status], status)
+class OpenSource(ABC):
+    """A source while its files are brought to this machine. Serves many threads."""
+
+    def list_files(self, digests: Mapping[str, str]) -> dict[str, str]:
+        """Return name -> SHA-256 of the files to fetch, sorted by name, when the source's digests are these."""
+        return dict(digests)
+
+    @abstractmethod
+    def fetch(self, name: str, sha256: str, progress: DownloadProgress) -> Path:
+        """Return where the file lies on this machine once its content has this checksum.
+
+        Reports its bytes to `progress`, which may tell it to stop. Raises: InputError or Fault that names the
+        file if it is missing or has another content, Fault if it cannot be reached, OSError from the disk.
+        """
 
 
-def file_status(path: Path) -> tuple[int, int]:
-    """Return size and modification time (ns), which tell a changed file from an unchanged one."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+class Source(ABC, Generic[ConfigT]):
+    """A place that a corpus comes from, made from its config alone.
+
+    - `digests` writes nothing, opens no more than it needs, and gives the same for the same content every time,
+      wherever that lies: moving the files changes neither digests nor `config.identity()`.
+    - Names are relative paths with `/` below the source, printable, unique; document ids begin with them.
+    - A file that `fetch` returns has the bytes of its checksum. It lies in the folder that was given to `open`,
+      or where it always was; fetched files outlive the `with` block.
+    - What an attempt that was killed has left in the folder is continued or replaced, and what it finished is
+      not brought again.
+    - It can be pickled, and does the same in another working directory and on any machine that reaches the place
+      of the files: paths are made absolute when it is made, connections are opened in `open`.
+    - What the user got wrong is an InputError, in the constructor at the latest in `digests`.
+    """
+
+    config_type: ClassVar[type[SourceConfig]]
+
+    parallel_files: int = 4
+    """Files that are fetched and measured at the same time."""
+    origin: str = ""
+    """Folder or URL that names are relative to, for messages; no password. '' if there is none to look into."""
+    columns: Columns = Columns()
+    """Where its records hold what."""
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+
+    @classmethod
+    @abstractmethod
+    def example(cls, folder: Path) -> ConfigT:
+        """Put a few small files into an empty folder, the same ones each time; return a config that finds them."""
+
+    @abstractmethod
+    def digests(self) -> dict[str, str]:
+        """Return name -> SHA-256 of everything that the documents depend on, sorted by name; writes nothing.
+
+        These are the files themselves, or what files will be made of. Raises: InputError, Fault.
+        """
+
+    @abstractmethod
+    def open(self, folder: Path) -> AbstractContextManager[OpenSource]:
+        """Begin to bring files to this machine, into `folder` if they are not on it."""
+
+    def readers(self, names: Iterable[str]) -> set[str]:
+        """Return the names of the readers of its files, given the names of its digests."""
+        return {reader_for(name).name for name in names}
+
+    def split_of(self, name: str) -> str:
+        """Return the split of all documents of a file: train, val or test."""
+        return "train"
+
+    def hold_out(self) -> dict[str, float]:
+        """Return the shares of documents that go to `val` and `test` by the hash of their text.
+
+        Empty where files come with splits of their own; otherwise all files are `train`.
+        """
+        return {}
+
+
+class RecordFields(SourceConfig):
+    """What a config adds whose files hold records of others."""
+
+    text_field: str = Field(default="text", min_length=1)
+    """Field or Parquet column that holds the text."""
+    subset: str = Field(default="unlabelled", min_length=1, max_length=200)
+    """Subset of documents that carry no `meta.pile_set_name`."""
+
+    def columns(self) -> Columns:
+        """Return where the records hold what."""
+        return Columns(text=self.text_field, subset=self.subset)
+
+
+class SplitFields(SourceConfig):
+    """What a config adds whose files do not come divided into splits."""
+
+    val_fraction: float = Field(default=0.01, ge=0, lt=1)
+    """Share of validation documents, by hash of the text."""
+    test_fraction: float = Field(default=0.01, ge=0, lt=1)
+    """Share of test documents, likewise."""
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> Self:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction must leave something to train on")
+        return self
+
+    def hold_out(self) -> dict[str, float]:
+        """Return the shares that are not 0, by split."""
+        shares = {"val": self.val_fraction, "test": self.test_fraction}
+        return {split: share for split, share in shares.items() if share > 0}

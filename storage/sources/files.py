@@ -2,46 +2,120 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar, Literal
 
-from storage.errors import InputError
-from storage.sources.base import SourceFile, hashed_file
-from storage.sources.readers.registry import FORMATS
+from pydantic import Field
+
+from storage.errors import Fault, InputError
+from storage.sources.base import OpenSource, RecordFields, Source, SplitFields
+from storage.sources.checked_files import file_digest, file_status
+from storage.sources.progress import DownloadProgress
+from storage.sources.readers.registry import is_readable, readers_by_suffix
 
 HASH_THREADS = 8
 
 
-def find_files(patterns: Sequence[str]) -> list[SourceFile]:
-    """Return the local files that match any pattern, hashed, sorted by name.
+class FilesConfig(SplitFields, RecordFields):
+    """Local files."""
+
+    version: ClassVar[int] = 1
+    excluded_from_key: ClassVar[frozenset[str]] = frozenset({"patterns"})
+
+    kind: Literal["files"] = "files"
+    patterns: tuple[str, ...] = Field(min_length=1)
+    """Files or patterns such as `data/**/*.jsonl.zst`; also .jsonl, .jsonl.gz, .parquet, and .txt, which is one
+    document, unless it ends in -sentences.txt (Leipzig corpora: one document per line)."""
+
+
+class FilesSource(Source[FilesConfig]):
+    """The files that match any pattern. Their names are their paths below the folder that all of them share.
+
+    On another machine they must lie under the same paths, as on a shared disk.
+    """
+
+    config_type = FilesConfig
+
+    def __init__(self, config: FilesConfig) -> None:
+        super().__init__(config)
+        self.columns = config.columns()
+        self.files = find_files(config.patterns)
+        first = next(iter(self.files))
+        self.origin = str(self.files[first]).removesuffix(f"/{first}")
+
+    @classmethod
+    def example(cls, folder: Path) -> FilesConfig:
+        """Write files of two formats."""
+        (folder / "more").mkdir()
+        (folder / "one.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n', encoding="utf-8")
+        (folder / "more" / "three.txt").write_text("three\n", encoding="utf-8")
+        return FilesConfig(patterns=(f"{folder}/**/*.*",))
+
+    def digests(self) -> dict[str, str]:
+        """Hash the files, each once in a process as long as it does not change."""
+        with ThreadPoolExecutor(HASH_THREADS) as threads:
+            return dict(zip(self.files, threads.map(file_digest, self.files.values()), strict=True))
+
+    def hold_out(self) -> dict[str, float]:
+        """Divide by the hash of the text."""
+        return self.config.hold_out()
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[OpenSource]:
+        """Take the files where they lie."""
+        yield _OpenFiles(self.files)
+
+
+class _OpenFiles(OpenSource):
+    def __init__(self, files: dict[str, Path]) -> None:
+        self._files = files
+
+    def fetch(self, name: str, sha256: str, progress: DownloadProgress) -> Path:
+        path = self._files[name]
+        try:
+            found = file_digest(path)
+        except FileNotFoundError:
+            raise Fault(f"{path} must stay until it is read, but it is gone; put it back and run again") from None
+        if found != sha256:
+            raise Fault(
+                f"{path} must not change while it is read: it had sha256 {sha256}, now {found}; run again once it "
+                f"is complete"
+            )
+        size = file_status(path)[0]
+        progress.update(name, size, size)
+        return path
+
+
+def find_files(patterns: Sequence[str]) -> dict[str, Path]:
+    """Return the local files that match any pattern, by name, sorted.
 
     Raises: InputError for a pattern without files and for a file of an unknown format.
     """
     found: set[Path] = set()
     for pattern in patterns:
-        place = os.path.abspath(os.path.expanduser(pattern))
-        matches = (
-            [Path(place)] if os.path.isfile(place) else [Path(path) for path in glob.glob(place, recursive=True)]
-        )
+        absolute = os.path.abspath(os.path.expanduser(pattern))
+        is_name = os.path.isfile(absolute)
+        matches = [Path(path) for path in ([absolute] if is_name else glob.glob(absolute, recursive=True))]
         files = [path for path in matches if path.is_file()]
         if not files:
-            raise _no_files(pattern, place, matches)
+            raise _no_files(pattern, absolute, matches)
         found.update(files)
     for path in sorted(found):
         if not str(path).isprintable():
             raise InputError(f"names of source files must be printable text, found {str(path)!r}; rename it")
-        if not path.name.endswith(FORMATS):
-            raise InputError(f"source files must end in {', '.join(FORMATS)}, found {path}; narrow the pattern")
+        if not is_readable(path.name):
+            known = ", ".join(readers_by_suffix())
+            raise InputError(f"source files must end in {known}, found {path}; narrow the pattern")
     common = os.path.commonpath([path.parent for path in found])
-    names = {path.relative_to(common).as_posix(): path for path in found}
-    with ThreadPoolExecutor(HASH_THREADS) as threads:
-        return list(threads.map(hashed_file, sorted(names), (names[name] for name in sorted(names))))
+    return dict(sorted((path.relative_to(common).as_posix(), path) for path in found))
 
 
-def _no_files(pattern: str, place: str, matches: Sequence[Path]) -> InputError:
-    must = f"every entry of `files` must match a file, {pattern!r} matches none"
-    dangling = [path for path in {Path(place), *matches} if path.is_symlink() and not path.exists()]
+def _no_files(pattern: str, absolute: str, matches: Sequence[Path]) -> InputError:
+    must = f"every entry of `patterns` must match a file, {pattern!r} matches none"
+    dangling = [path for path in {Path(absolute), *matches} if path.is_symlink() and not path.exists()]
     if dangling:
         return InputError(
             f"{must}: {dangling[0]} is a link to {os.readlink(dangling[0])}, which does not exist; mend it"

@@ -2,16 +2,17 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from storage.sources.base import SourceFile, local_file
-from storage.sources.http.client import HttpMirror, Meter
-from storage.sources.mirror import FolderMirror
-from storage.sources.readers.registry import Fields, measure_source
+from storage.sources.base import OpenSource, Source
+from storage.sources.checked_files import SourceFile, file_status
+from storage.sources.progress import DownloadProgress
+from storage.sources.readers.base import Columns
+from storage.sources.readers.registry import reader_for
 from tasks.core.context import Progress
 
 log = logging.getLogger(__name__)
@@ -19,69 +20,61 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
-class Receiver:
-    """Takes in source files."""
+def fetch_files(
+    source: Source[Any], digests: Mapping[str, str], folder: Path, progress: Progress
+) -> list[SourceFile]:
+    """Return the checked and measured files of a source, into `folder` if they are not on this machine.
 
-    fields: Fields
-    threads: int
-    progress: Progress
-
-    def take_local(self, files: list[SourceFile]) -> list[SourceFile]:
-        """Measure files that were hashed when they were found."""
-        by_name = {file.name: file for file in files}
-        return self._in_threads(list(by_name), by_name.__getitem__, Meter(len(by_name)))
-
-    def take_from_mirror(
-        self, mirror: HttpMirror | FolderMirror, listed: Mapping[str, str], folder: Path
-    ) -> list[SourceFile]:
-        """Fetch the listed files (name -> SHA-256) into `folder`, or check them where they lie. Closes `mirror`.
-
-        Raises: InputError for a missing file and a wrong checksum, Fault if the mirror cannot be reached.
-        """
-        meter = Meter(len(listed))
-
-        def obtain(name: str) -> SourceFile:
-            if isinstance(mirror, FolderMirror):
-                return mirror.check(name, listed[name])
-            mirror.fetch(name, listed[name], folder / name, meter)
-            return local_file(name, folder / name, listed[name])
-
-        with closing(mirror):
-            return self._in_threads(list(listed), obtain, meter)
-
-    def _in_threads(self, names: list[str], obtain: Callable[[str], SourceFile], meter: Meter) -> list[SourceFile]:
-        """Run the jobs; the first failure stops all of them, and half-fetched files stay for the next attempt."""
-        started = time.monotonic()
-
-        def receive(name: str) -> SourceFile:
-            file = obtain(name)
-            size = file.status[0]
-            meter.update(name, size, size)
-            return replace(file, text_bytes=measure_source(file.path, self.fields))
-
+    The first failure stops all of them, and half-fetched files stay for the next attempt. Raises: InputError for
+    a missing file and a wrong checksum, Fault if the source cannot be reached.
+    """
+    started = time.monotonic()
+    with source.open(folder) as opened:
+        listed = opened.list_files(digests)
+        bytes_so_far = DownloadProgress(len(listed))
         # Threads: waiting, hashing and decompressing all run outside Python's lock.
-        with ThreadPoolExecutor(self.threads) as threads:
-            jobs = [threads.submit(receive, name) for name in names]
+        with ThreadPoolExecutor(source.parallel_files) as threads:
+            jobs = [
+                threads.submit(_fetch, opened, name, sha256, source.columns, bytes_so_far)
+                for name, sha256 in listed.items()
+            ]
             try:
-                self._watch(set(jobs), meter)
+                _watch(set(jobs), bytes_so_far, progress)
             except BaseException:
-                meter.stop.set()
+                bytes_so_far.stop.set()
                 threads.shutdown(cancel_futures=True)
                 raise
-        files = [job.result() for job in jobs]
-        log.info(
-            "%d source files (%.1f MB, unpacked %.1f MB) are here and checked after %.1f s",
-            len(files),
-            sum(file.status[0] for file in files) / 1e6,
-            sum(file.text_bytes for file in files) / 1e6,
-            time.monotonic() - started,
-        )
-        return files
+    files = [job.result() for job in jobs]
+    log.info(
+        "%d source files (%.1f MB, unpacked %.1f MB) are here and checked after %.1f s",
+        len(files),
+        sum(file.status[0] for file in files) / 1e6,
+        sum(file.text_bytes for file in files) / 1e6,
+        time.monotonic() - started,
+    )
+    return files
 
-    def _watch(self, jobs: set[Future[SourceFile]], meter: Meter) -> None:
-        while jobs:
-            done, jobs = wait(jobs, timeout=POLL_SECONDS, return_when=FIRST_EXCEPTION)
-            for job in done:
-                job.result()
-            self.progress(*meter.read(), "bytes")
+
+def fetched_again(file: SourceFile, source: Source[Any], folder: Path) -> SourceFile:
+    """Return the file as it lies on this machine: another one that does not have it brings it from the source."""
+    if file.is_at_hand():
+        return file
+    with source.open(folder) as opened:
+        path = opened.fetch(file.name, file.sha256, DownloadProgress(1))
+    return replace(file, path=path, status=file_status(path))
+
+
+def _fetch(
+    opened: OpenSource, name: str, sha256: str, columns: Columns, bytes_so_far: DownloadProgress
+) -> SourceFile:
+    path = opened.fetch(name, sha256, bytes_so_far)
+    file = SourceFile(name, sha256, path, file_status(path))
+    return replace(file, text_bytes=reader_for(name).measure(path, columns))
+
+
+def _watch(jobs: set[Future[SourceFile]], bytes_so_far: DownloadProgress, progress: Progress) -> None:
+    while jobs:
+        done, jobs = wait(jobs, timeout=POLL_SECONDS, return_when=FIRST_EXCEPTION)
+        for job in done:
+            job.result()
+        progress(*bytes_so_far.totals(), "bytes")

@@ -8,15 +8,19 @@ depend on the number of workers, and a shard that is committed is never written 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
 from storage.formats.documents import DOCUMENTS, Document, DocumentWriter
-from storage.sources.base import SourceFile
-from storage.sources.readers.registry import BadLine, Fields, read_source
+from storage.sources.base import Source
+from storage.sources.checked_files import SourceFile
+from storage.sources.readers.base import BadLine
+from storage.sources.readers.registry import reader_for
+from tasks.download.files import fetched_again
 
 BAD_LINES = "bad_lines"
 """Count of a part, and name of its entry in `info`: lines that hold no document."""
@@ -77,19 +81,17 @@ class WriteShards:
     """Writes the parts of a group that are not finished. Runs in worker processes."""
 
     writer: ArtifactWriter
-    fields: Fields
-    val_fraction: float
-    test_fraction: float
+    source: Source[Any]
     max_bad_lines: int
-    origin: str = ""
-    """Folder or URL that the names of the sources are relative to, for messages."""
 
     def __call__(self, group: Group) -> None:
         """Read the group from its beginning to its end and commit each shard when it is passed.
 
-        Raises: InputError for damaged files and for more than `max_bad_lines` bad lines, Fault if a source
-        changed meanwhile, OSError from the disk.
+        Files that are not on this machine are brought from the source first. Raises: InputError for damaged
+        files and for more than `max_bad_lines` bad lines, Fault if a file changed meanwhile, OSError.
         """
+        folder = self.writer.shared_scratch() / f"source-{group.parts[0]}"
+        group = replace(group, sources=tuple(fetched_again(file, self.source, folder) for file in group.sources))
         unfinished = {part: _Shard(self.writer, part) for part in group.parts if part not in group.finished}
         read_all = group.val in unfinished or group.test in unfinished
         bad_lines: list[BadLine] = []
@@ -105,50 +107,52 @@ class WriteShards:
                 if isinstance(item, BadLine):
                     bad_lines.append(item)
             if len(bad_lines) > self.max_bad_lines:
-                raise too_many_bad_lines(bad_lines[0], len(bad_lines), self.max_bad_lines, self.origin)
+                raise too_many_bad_lines(bad_lines[0], len(bad_lines), self.max_bad_lines, self.source.origin)
         for part in group.parts:
             self._commit(group, unfinished, part)
 
     def _items(self, group: Group, is_wanted: Callable[[int], bool]) -> Iterator[tuple[int, Document | BadLine]]:
         """Yield what stands in the wanted shards of the group, with the index of the shard."""
-        total = max(1, sum(source.text_bytes for source in group.sources))
+        total = max(1, sum(file.text_bytes for file in group.sources))
         begin = 0
-        for source in group.sources:
+        for file in group.sources:
             index_of = partial(_shard_index, begin, total, len(group.shards))
 
             def wanted(offset: int, index_of: Callable[[int], int] = index_of) -> bool:
                 return is_wanted(index_of(offset))
 
-            for offset, item in read_source(source.path, source.name, self.fields, wanted):
+            reader = reader_for(file.name)
+            for offset, item in reader.read(file.path, file.name, self.source.columns, wanted):
                 yield index_of(offset), item
-            begin += source.text_bytes
+            begin += file.text_bytes
 
     def _part_of(self, document: Document, group: Group, shard: str) -> str:
         if not _is_empty(document) and (group.val or group.test):
-            split = split_by_hash(document.text, self.val_fraction, self.test_fraction)
+            shares = self.source.hold_out()
+            split = split_by_hash(document.text, shares.get("val", 0.0), shares.get("test", 0.0))
             return {"val": group.val, "test": group.test}.get(split) or shard
         return shard
 
     def _commit(self, group: Group, unfinished: dict[str, "_Shard"], part: str) -> None:
         if part in unfinished:
-            for source in group.sources:
-                source.check_unchanged()
+            for file in group.sources:
+                file.check_unchanged()
             unfinished.pop(part).commit()
 
 
 def split_by_hash(text: str, val_fraction: float, test_fraction: float) -> str:
     """Return the split of a text by the first 32 bits of its SHA-256, so that equal texts stay together."""
-    place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
-    if place < test_fraction:
+    position = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
+    if position < test_fraction:
         return "test"
-    return "val" if place < test_fraction + val_fraction else "train"
+    return "val" if position < test_fraction + val_fraction else "train"
 
 
 def too_many_bad_lines(first: BadLine, found: int, allowed: int, origin: str = "") -> InputError:
     """Return the error that names the first bad line, and its file below `origin`."""
-    place = f"{origin}/{first.file}" if origin else first.file
+    path = f"{origin}/{first.file}" if origin else first.file
     return InputError(
-        f"{place} must hold a document in line {first.line} (byte {first.offset}), found {first.reason}; "
+        f"{path} must hold a document in line {first.line} (byte {first.offset}), found {first.reason}; "
         f"sources may have {allowed} bad lines, there are {found} or more: correct the file, or raise "
         f"download.max_bad_lines to leave such lines out"
     )

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 SMALL = {
-    "download.python_environment_bytes": 1_500_000,
+    "download.source.text_bytes": 1_500_000,
     "download.shard_bytes": 400_000,
-    "download.val_fraction": 0.05,
-    "download.test_fraction": 0.1,
+    "download.source.val_fraction": 0.05,
+    "download.source.test_fraction": 0.1,
     "train_tokenizer.vocab_size": 1024,
     "pack.sequence_length": 64,
     "train.max_steps": 12,

@@ -97,7 +97,7 @@ def test_two_first_runs_at_once_share_the_work(tmp_path: Path, environment: dict
     # A home of their own: both meet a Prefect database that has yet to be made.
     environment = {**environment, "PREFECT_HOME": str(tmp_path / "prefect")}
     command = [sys.executable, "-m", "flows.command", "run", "demo", "--store", str(tmp_path), "--target", "dedup"]
-    command += ["--set=download.python_environment_bytes=1500000", "--set=download.shard_bytes=400000"]
+    command += ["--set=download.source.text_bytes=1500000", "--set=download.shard_bytes=400000"]
     runs = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -19,6 +19,7 @@ from storage.errors import Fault, InputError
 from storage.sources.http.addresses import Resolve, system_addresses
 from storage.sources.http.headers import content_length, content_range, file_version, known_version, printable
 from storage.sources.http.requests import Requests, TryAgain
+from storage.sources.progress import DownloadProgress
 
 if TYPE_CHECKING:
     import httpcore
@@ -36,32 +37,10 @@ PROGRESS_BYTES = 1 << 20
 """An attempt that brought this much was not in vain: the count of failures starts again."""
 
 
-class Meter:
-    """Counts the bytes of several downloads for their spectator, and tells all of them to stop."""
-
-    def __init__(self, files: int) -> None:
-        self.files = files
-        self.stop = threading.Event()
-        self._bytes: dict[str, tuple[int, int]] = {}
-
-    def update(self, name: str, have: int, size: int) -> None:
-        """Note that `have` of the `size` bytes of a file are there. Raises: Fault if all shall stop."""
-        self._bytes[name] = (have, size)
-        if self.stop.is_set():
-            raise Fault(f"the download of {name} was stopped; run again to continue where it was")
-
-    def read(self) -> tuple[int, int]:
-        """Return the bytes that are there and the expected total: files not begun count as average."""
-        known = list(self._bytes.copy().values())
-        total = sum(size for _, size in known)
-        return sum(have for have, _ in known), total * self.files // max(1, len(known))
-
-
 class HttpMirror:
     """Files below one URL. One object serves many threads; close it at the end.
 
-    `resolve` and `sockets` are how names become addresses and addresses connections, see
-    `storage.sources.http.addresses`.
+    `resolve` and `sockets` are how names become addresses and addresses connections: see `addresses.py`.
     """
 
     def __init__(
@@ -85,7 +64,7 @@ class HttpMirror:
         """Return a small file. Raises: MissingFile, InputError (also above `limit` bytes), Fault."""
         return self._retried(name, lambda: self._read(name, limit), lambda: 0, threading.Event())
 
-    def fetch(self, name: str, sha256: str, target: Path, meter: Meter) -> None:
+    def fetch(self, name: str, sha256: str, target: Path, progress: DownloadProgress) -> None:
         """Bring a file to `target`, continuing what an earlier attempt left there.
 
         Raises: InputError for a wrong checksum and for answers that repeating does not change (401, 403,
@@ -95,7 +74,7 @@ class HttpMirror:
         version = target.with_name(target.name + ".partial.version")
         if target.exists():
             if file_sha256(target) == sha256:
-                meter.update(name, target.stat().st_size, target.stat().st_size)
+                progress.update(name, target.stat().st_size, target.stat().st_size)
                 return
             log.warning("%s is damaged; fetching it again", target)
             target.unlink()
@@ -103,9 +82,9 @@ class HttpMirror:
         for last_chance in (False, True):
             continued = self._retried(
                 name,
-                lambda: self._append(name, partial, version, meter),
+                lambda: self._append(name, partial, version, progress),
                 lambda: _size(partial),
-                meter.stop,
+                progress.stop,
             )
             found = file_sha256(partial)
             if found == sha256:
@@ -133,7 +112,7 @@ class HttpMirror:
                     raise InputError(f"{self._shown(name)} must have at most {limit} bytes, found more")
             return data
 
-    def _append(self, name: str, partial: Path, version: Path, meter: Meter) -> bool:
+    def _append(self, name: str, partial: Path, version: Path, progress: DownloadProgress) -> bool:
         """Bring what is missing; return whether an earlier part was continued."""
         have = _size(partial)
         known = _read_version(version) if have else ""
@@ -161,7 +140,7 @@ class HttpMirror:
                     file.write(chunk)
                     file.flush()  # kill -9 loses what Python still holds
                     have += len(chunk)
-                    meter.update(name, have, max(total, have))
+                    progress.update(name, have, max(total, have))
                     if 0 < total < have:
                         break
         if 0 < total < have:

@@ -9,11 +9,12 @@ import orjson
 import zstandard
 
 from storage.artifacts.store import file_sha256
-from storage.sources.mirror import CHECKSUMS
+from storage.sources.layout import CHECKSUMS
 from storage.sources.python_environment.texts import Text, collect_texts, take
 
 TRAIN_FILE_BYTES = 2_000_000
 """Text per file of the mirror."""
+FILE_SUFFIX = ".jsonl.zst"
 
 
 def lay_out_mirror(folder: Path, text_bytes: int, val_fraction: float, test_fraction: float) -> None:
@@ -31,8 +32,10 @@ def lay_out_mirror(folder: Path, text_bytes: int, val_fraction: float, test_frac
     val, train = _split_off(texts, val_fraction * text_bytes)
     shards = list(_cut(train, TRAIN_FILE_BYTES))
     width = max(2, len(str(len(shards) - 1)))
-    files = {f"train/{number:0{width}d}.jsonl.zst": shard for number, shard in enumerate(shards)}
-    files |= {f"{split}.jsonl.zst": documents for split, documents in (("val", val), ("test", test)) if documents}
+    files = {f"train/{number:0{width}d}{FILE_SUFFIX}": shard for number, shard in enumerate(shards)}
+    files |= {
+        f"{split}{FILE_SUFFIX}": documents for split, documents in (("val", val), ("test", test)) if documents
+    }
     (folder / "train").mkdir(parents=True, exist_ok=True)
     for name, documents in files.items():
         _write(folder / name, documents)

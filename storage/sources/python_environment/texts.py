@@ -98,7 +98,7 @@ def collect_texts(text_bytes: int) -> list[Text]:
     if _size(taken) < text_bytes:
         raise InputError(
             f"this Python installation must hold {text_bytes} bytes of text, found {_size(taken)}; "
-            f"lower download.python_environment_bytes"
+            f"lower download.source.text_bytes"
         )
     return taken
 

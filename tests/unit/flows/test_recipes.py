@@ -147,3 +147,14 @@ def test_engine_is_a_name_with_its_own_options(overrides: dict[str, object]) -> 
     assert execution.model_dump()["engine"] == {"name": "deepspeed", "zero_stage": 3}
     assert type(execution).model_validate_json(execution.model_dump_json()) == execution
     assert find_recipe("demo", {"execution.engine": "local"}) == find_recipe("demo")
+
+
+def test_another_kind_of_source_replaces_the_source_as_a_whole(tmp_path: Path) -> None:
+    by_flags = find_recipe("demo", {"download.source.kind": "files", "download.source.patterns": ["a/*"]})
+    file = tmp_path / "mine.yaml"
+    file.write_text("based_on: demo\ndownload: {source: {kind: files, patterns: [a/*]}}\n")
+    by_file = find_recipe(str(file))
+    assert by_flags.download == by_file.download
+    assert by_flags.download.source.model_dump()["patterns"] == ("a/*",)
+    same_kind = find_recipe("own-files", {"download.source.kind": "files", "download.source.subset": "Mine"})
+    assert same_kind.download.source.model_dump()["patterns"] == ("corpus/*",)

@@ -14,10 +14,11 @@ import pytest
 
 import storage.sources.http.client
 from storage.errors import Fault, InputError
-from storage.sources.http.client import HttpMirror, Meter
+from storage.sources.http.client import HttpMirror
 from storage.sources.http.requests import MissingFile
 from storage.sources.http.safety import check_redirect, shown
 from storage.sources.http.server import serve_folder
+from storage.sources.progress import DownloadProgress
 
 DATA = random.Random(7).randbytes(3_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -108,7 +109,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def fetch(url: str, target: Path, *, sha256: str = SHA256, retries: int = 5) -> None:
     mirror = HttpMirror(url, timeout_seconds=10, retries=retries)
     try:
-        mirror.fetch("train/00.jsonl.zst", sha256, target, Meter(1))
+        mirror.fetch("train/00.jsonl.zst", sha256, target, DownloadProgress(1))
     finally:
         mirror.close()
 
@@ -284,7 +285,7 @@ def test_fetch_silent_server_times_out(target: Path) -> None:
     with scripted(lambda handler: release.wait(30) and None) as server:
         mirror = HttpMirror(server.url, timeout_seconds=0.2, retries=1)
         with pytest.raises(Fault, match=r"2 attempts failed .*timed out"):
-            mirror.fetch("a", SHA256, target, Meter(1))
+            mirror.fetch("a", SHA256, target, DownloadProgress(1))
         mirror.close()
         release.set()
 
@@ -299,12 +300,12 @@ def test_fetch_full_disk_comes_through(target: Path, partial: Path) -> None:
 
 
 def test_fetch_stopped_by_another_failure_keeps_what_it_has(target: Path) -> None:
-    meter = Meter(1)
-    meter.stop.set()
+    progress = DownloadProgress(1)
+    progress.stop.set()
     with scripted(body()) as server:
         mirror = HttpMirror(server.url)
         with pytest.raises(Fault, match="was stopped"):
-            mirror.fetch("a", SHA256, target, meter)
+            mirror.fetch("a", SHA256, target, progress)
         mirror.close()
     assert target.with_name(target.name + ".partial").stat().st_size > 0
 
@@ -397,11 +398,11 @@ def test_read_missing_file_is_told_apart() -> None:
 
 
 def test_meter_counts_unknown_files_as_average() -> None:
-    meter = Meter(4)
-    assert meter.read() == (0, 0)
-    meter.update("a", 10, 100)
-    meter.update("b", 50, 300)
-    assert meter.read() == (60, 800)
+    progress = DownloadProgress(4)
+    assert progress.totals() == (0, 0)
+    progress.update("a", 10, 100)
+    progress.update("b", 50, 300)
+    assert progress.totals() == (60, 800)
 
 
 def test_fetch_from_our_own_server_continues(tmp_path: Path, target: Path, partial: Path) -> None:

@@ -10,6 +10,7 @@ import storage.sources.http.client
 from storage.errors import Fault, InputError
 from storage.sources.http.addresses import is_global, is_private, system_addresses
 from storage.sources.http.client import HttpMirror
+from storage.sources.progress import DownloadProgress
 
 PUBLIC, CDN, INNER = "93.184.215.14", "151.101.1.69", "10.0.0.7"
 
@@ -266,7 +267,7 @@ def test_redirect_with_range_is_continued_and_retried_over_checked_addresses(
     server = raw_server(redirect(f"http://cdn.test:{cdn.port}/signed?a=b"))
     mirror = internet.mirror(f"http://mirror.test:{server.port}", retries=2)
     sha256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
-    mirror.fetch("a", sha256, tmp_path / "a", storage.sources.http.client.Meter(1))
+    mirror.fetch("a", sha256, tmp_path / "a", DownloadProgress(1))
     assert (tmp_path / "a").read_bytes() == b"secret"
     assert b"Range: bytes=3-\r\n" in cdn.requests[1]
     assert b'If-Range: "1"\r\n' in cdn.requests[1]

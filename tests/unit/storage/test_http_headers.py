@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import storage.sources.http.client
 from storage.errors import Fault, InputError
-from storage.sources.http.client import HttpMirror, Meter
+from storage.sources.http.client import HttpMirror
 from storage.sources.http.headers import (
     MAX_RETRY_AFTER_SECONDS,
     byte_range,
@@ -23,6 +23,7 @@ from storage.sources.http.headers import (
     printable,
     retry_after,
 )
+from storage.sources.progress import DownloadProgress
 
 BODY = b"0123456789"
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -166,7 +167,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def fetch(port: int, target: Path, retries: int = 1) -> None:
     mirror = HttpMirror(f"http://127.0.0.1:{port}", timeout_seconds=5, retries=retries)
     try:
-        mirror.fetch("a", SHA256, target, Meter(1))
+        mirror.fetch("a", SHA256, target, DownloadProgress(1))
     finally:
         mirror.close()
 

@@ -10,10 +10,13 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-import storage.sources.readers.registry
+import storage.sources.readers.chunks
+import storage.sources.readers.lines
+import storage.sources.readers.plain_text
 from storage.errors import InputError
 from storage.formats.documents import Document
-from storage.sources.readers.registry import BadLine, Fields, Item, measure_source, read_source
+from storage.sources.readers.base import BadLine, Columns, Item
+from storage.sources.readers.registry import reader_for, readers_by_suffix
 
 RECORDS: list[dict[str, Any]] = [
     {"text": "Кошка спит.\n", "meta": {"pile_set_name": "Tatar", "url": "x", "n": 1}},
@@ -38,8 +41,12 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def read(path: Path, fields: Fields = Fields()) -> list[Item]:
-    return list(read_source(path, path.name, fields, lambda offset: True))
+def read(path: Path, columns: Columns = Columns()) -> list[Item]:
+    return list(reader_for(path.name).read(path, path.name, columns, lambda offset: True))
+
+
+def measure(path: Path) -> int:
+    return reader_for(path.name).measure(path, Columns())
 
 
 def documents(path: Path) -> list[Document]:
@@ -65,7 +72,7 @@ def test_all_formats_give_the_same_documents(tmp_path: Path) -> None:
         ]
     for number, record in enumerate(RECORDS):
         path = write(tmp_path / f"{number}.txt", record["text"].encode())
-        assert read(path, Fields(subset="mine")) == [(0, Document(f"{number}.txt:1", "mine", record["text"]))]
+        assert read(path, Columns(subset="mine")) == [(0, Document(f"{number}.txt:1", "mine", record["text"]))]
 
 
 def test_offsets_are_those_of_the_uncompressed_lines(tmp_path: Path) -> None:
@@ -74,13 +81,15 @@ def test_offsets_are_those_of_the_uncompressed_lines(tmp_path: Path) -> None:
     for suffix in ("jsonl", "jsonl.zst", "jsonl.gz"):
         path = write(tmp_path / f"a.{suffix}", data)
         assert [offset for offset, _ in read(path)] == starts
-        assert measure_source(path, Fields()) == len(data)
+        assert measure(path) == len(data)
 
 
 def test_unwanted_offsets_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", lines(RECORDS))
     second = read(path)[1]
-    assert list(read_source(path, path.name, Fields(), lambda offset: offset == second[0])) == [second]
+    assert list(reader_for(path.name).read(path, path.name, Columns(), lambda offset: offset == second[0])) == [
+        second
+    ]
 
 
 @given(st.lists(st.integers(0, 40), max_size=20), st.integers(1, 50), st.booleans())
@@ -91,7 +100,7 @@ def test_lines_longer_and_shorter_than_chunks_arrive_whole(
     records = [json.dumps({"text": "x" * length}) for length in lengths]
     path.write_text("\n".join(records) + ("\n" if ends else ""))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage.sources.readers.registry, "CHUNK_BYTES", chunk)
+        patch.setattr(storage.sources.readers.chunks, "CHUNK_BYTES", chunk)
         found = documents(path)
     assert [(document.id, len(document.text)) for document in found] == [
         (f"a.jsonl:{number}", length) for number, length in enumerate(lengths, start=1)
@@ -149,7 +158,7 @@ def test_damaged_file_is_refused_by_name(tmp_path: Path, suffix: str, damage: st
     path.write_bytes(
         {"cut": data[: len(data) // 2], "flipped": data, "empty": b"", "garbage behind": data + b"garbage"}[damage]
     )
-    for action in (lambda: read(path), lambda: measure_source(path, Fields())):
+    for action in (lambda: read(path), lambda: measure(path)):
         with pytest.raises(InputError, match=f"{path} must be a complete"):
             action()
 
@@ -163,7 +172,8 @@ def test_concatenated_members_and_frames_are_all_read(tmp_path: Path) -> None:
 
 
 def test_line_beyond_the_limit_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.sources.readers.registry, "MAX_LINE_BYTES", 10 << 20)
+    monkeypatch.setattr(storage.sources.readers.lines, "MAX_LINE_BYTES", 10 << 20)
+    monkeypatch.setattr(storage.sources.readers.plain_text, "MAX_TEXT_BYTES", 10 << 20)
     path = tmp_path / "bomb.jsonl.zst"
     path.write_bytes(zstandard.compress(b'{"text": "a"}\n' + bytes(64 << 20)))
     with pytest.raises(InputError, match=r"line 2 of .*bomb.jsonl.zst is longer"):
@@ -177,7 +187,7 @@ def test_leipzig_sentences_are_one_document_each(tmp_path: Path) -> None:
     path = write(
         tmp_path / "tat-sentences.txt", "1\tБер.\n\n2\tИке\tөч.\r\nno number\n4\t\n".encode() + b"5\t\xff\n"
     )
-    found = [item for _, item in read(path, Fields(subset="Tatar"))]
+    found = [item for _, item in read(path, Columns(subset="Tatar"))]
     assert found[:2] == [
         Document("tat-sentences.txt:1", "Tatar", "Бер."),
         Document("tat-sentences.txt:3", "Tatar", "Ике\tөч."),
@@ -187,12 +197,12 @@ def test_leipzig_sentences_are_one_document_each(tmp_path: Path) -> None:
         (5, "not a number, a tab and a sentence"),
         (6, "not UTF-8"),
     ]
-    assert measure_source(path, Fields()) == path.stat().st_size
+    assert measure(path) == path.stat().st_size
 
 
 def test_text_field_of_another_name_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", b'{"content": "a", "text": 1}\n')
-    [(_, document)] = read(path, Fields(text="content"))
+    [(_, document)] = read(path, Columns(text="content"))
     assert document == Document("a.jsonl:1", "unlabelled", "a")
 
 
@@ -209,7 +219,7 @@ def test_parquet_with_subset_column_and_large_strings(tmp_path: Path) -> None:
         Document("a.parquet:1", "A", "one"),
         Document("a.parquet:2", "unlabelled", "two"),
     ]
-    assert measure_source(tmp_path / "a.parquet", Fields()) == 6
+    assert measure(tmp_path / "a.parquet") == 6
 
 
 def test_parquet_rows_without_good_text_are_bad_lines(tmp_path: Path) -> None:
@@ -235,7 +245,7 @@ def test_parquet_rows_without_good_text_are_bad_lines(tmp_path: Path) -> None:
 def test_parquet_without_text_column_is_refused(tmp_path: Path, table: pa.Table, message: str) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(InputError, match=message):
-        measure_source(tmp_path / "a.parquet", Fields())
+        measure(tmp_path / "a.parquet")
 
 
 def test_parquet_cut_short_is_refused_by_name(tmp_path: Path) -> None:
@@ -244,3 +254,35 @@ def test_parquet_cut_short_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match=f"{path} must be a complete parquet file"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [
+        ("a.jsonl", "jsonl"),
+        ("a/b.jsonl.zst", "jsonl"),
+        ("tat-sentences.txt", "leipzig"),
+        ("sentences.txt", "plain-text"),
+        ("a.jsonl.txt", "plain-text"),
+        ("a.parquet", "parquet"),
+    ],
+)
+def test_longest_suffix_names_the_reader(name: str, reader: str) -> None:
+    assert reader_for(name).name == reader
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.txt.gz", "jsonl", "a.parquet.zst", "a.JSONL"])
+def test_name_of_no_known_format_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(InputError, match=rf"must end in \.jsonl, .*-sentences\.txt.*, found '{name}'"):
+        reader_for(name)
+
+
+def test_suffix_of_two_readers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Second(type(reader_for("a.txt"))):  # type: ignore[misc]
+        name = "second"
+
+    members = [("plain-text", type(reader_for("a.txt"))), ("second", Second)]
+    monkeypatch.setattr("storage.sources.readers.registry.READERS.members", lambda: iter(members))
+    readers_by_suffix.cache_clear()
+    with pytest.raises(InputError, match=r"\.txt must have one reader, found plain-text and second"):
+        readers_by_suffix()

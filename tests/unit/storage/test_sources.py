@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from storage.errors import Fault, InputError
-from storage.sources.files import find_files
+from storage.sources.checked_files import SourceFile, file_digest, file_status
+from storage.sources.files import FilesConfig, FilesSource, find_files
 from storage.sources.http.server import serve_folder
-from storage.sources.mirror import FolderMirror, list_mirror, open_mirror, read_checksums, split_of
+from storage.sources.layout import read_checksums, split_of
+from storage.sources.mirror.source import MirrorConfig, MirrorSource
+from storage.sources.progress import DownloadProgress
 
 SHA = "a" * 64
 
@@ -79,53 +82,50 @@ def test_checksum_given_twice_must_agree() -> None:
         read_checksums(f"{SHA}  a\n{'b' * 64}  a\n".encode(), "the list")
 
 
-@pytest.mark.parametrize("place", ["folder", "http"])
-def test_mirror_listing_is_the_same_from_a_folder_and_over_http(tmp_path: Path, place: str) -> None:
+def mirror_at(url: str | Path, *include: str) -> MirrorSource:
+    return MirrorSource(MirrorConfig(url=str(url), include=include or ("*",), timeout_seconds=5, retries=0))
+
+
+@pytest.mark.parametrize("transport", ["folder", "http"])
+def test_mirror_listing_is_the_same_from_a_folder_and_over_http(tmp_path: Path, transport: str) -> None:
     names = ["val.jsonl.zst", "train/01.jsonl.zst", "train/00.jsonl.zst", "LICENSE", "provenance.tsv.zst"]
     folder = make_mirror(tmp_path / "mirror", names)
-    with serve_folder(folder) as url:
-        mirror = open_mirror(url if place == "http" else str(folder), timeout_seconds=5, retries=0)
-        listed = list_mirror(mirror)
+    with serve_folder(folder) as address:
+        url = address if transport == "http" else folder
+        listed = mirror_at(url).digests()
         assert list(listed) == ["train/00.jsonl.zst", "train/01.jsonl.zst", "val.jsonl.zst"]
         assert listed["val.jsonl.zst"] == hashlib.sha256(b"val.jsonl.zst").hexdigest()
-        assert list(list_mirror(mirror, ("train/*1*", "val*"))) == ["train/01.jsonl.zst", "val.jsonl.zst"]
+        assert list(mirror_at(url, "train/*1*", "val*").digests()) == ["train/01.jsonl.zst", "val.jsonl.zst"]
         with pytest.raises(InputError, match="'train/9' matches none of 3"):
-            list_mirror(mirror, ("val*", "train/9"))
-        mirror.close()
+            mirror_at(url, "val*", "train/9").digests()
 
 
-@pytest.mark.parametrize("place", ["folder", "http"])
-def test_mirror_without_checksums_says_how_to_make_them(tmp_path: Path, place: str) -> None:
-    with serve_folder(tmp_path) as url:
-        mirror = open_mirror(url if place == "http" else str(tmp_path), timeout_seconds=5, retries=0)
-        with pytest.raises(InputError, match=r"sha256sum > SHA256SUMS.txt"):
-            list_mirror(mirror)
-        mirror.close()
+@pytest.mark.parametrize("transport", ["folder", "http"])
+def test_mirror_without_checksums_says_how_to_make_them(tmp_path: Path, transport: str) -> None:
+    with (
+        serve_folder(tmp_path) as address,
+        pytest.raises(InputError, match=r"sha256sum > SHA256SUMS.txt"),
+    ):
+        mirror_at(address if transport == "http" else tmp_path).digests()
 
 
 def test_mirror_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found no folder"):
-        open_mirror(str(tmp_path / "nothing"), timeout_seconds=5, retries=0)
+        mirror_at(tmp_path / "nothing").digests()
 
 
 def test_folder_mirror_with_a_changed_file_names_both_checksums(tmp_path: Path) -> None:
-    mirror = FolderMirror(str(make_mirror(tmp_path, ["train/00.jsonl.zst", "val.jsonl.zst"])))
-    listed = list_mirror(mirror)
-    assert mirror.check("val.jsonl.zst", listed["val.jsonl.zst"]).path == tmp_path / "val.jsonl.zst"
-    (tmp_path / "val.jsonl.zst").write_bytes(b"changed")
-    found = hashlib.sha256(b"changed").hexdigest()
-    with pytest.raises(InputError, match=f"must have sha256 {listed['val.jsonl.zst']}.*found {found}"):
-        mirror.check("val.jsonl.zst", listed["val.jsonl.zst"])
-    (tmp_path / "val.jsonl.zst").unlink()
-    with pytest.raises(InputError, match=r"must exist, since SHA256SUMS\.txt lists it"):
-        mirror.check("val.jsonl.zst", listed["val.jsonl.zst"])
-
-
-def test_folder_mirror_tells_which_files_have_no_checksum(tmp_path: Path) -> None:
-    mirror = FolderMirror(str(make_mirror(tmp_path, ["train/00.jsonl.zst"])))
-    (tmp_path / "train" / "01.jsonl.zst").write_bytes(b"")
-    (tmp_path / "notes.md").write_bytes(b"")
-    assert mirror.unlisted(list_mirror(mirror)) == ["train/01.jsonl.zst"]
+    source = mirror_at(make_mirror(tmp_path, ["train/00.jsonl.zst", "val.jsonl.zst"]))
+    sha256 = source.digests()["val.jsonl.zst"]
+    with source.open(tmp_path / "fetched") as opened:
+        assert opened.fetch("val.jsonl.zst", sha256, DownloadProgress(1)) == tmp_path / "val.jsonl.zst"
+        (tmp_path / "val.jsonl.zst").write_bytes(b"changed")
+        found = hashlib.sha256(b"changed").hexdigest()
+        with pytest.raises(InputError, match=f"must have sha256 {sha256}.*found {found}"):
+            opened.fetch("val.jsonl.zst", sha256, DownloadProgress(1))
+        (tmp_path / "val.jsonl.zst").unlink()
+        with pytest.raises(InputError, match=r"must exist, since SHA256SUMS\.txt lists it"):
+            opened.fetch("val.jsonl.zst", sha256, DownloadProgress(1))
 
 
 def test_local_files_keep_their_names_when_the_folder_moves(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_local_files_keep_their_names_when_the_folder_moves(tmp_path: Path) -> N
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(name)
     here, there = (
-        [(file.name, file.sha256) for file in find_files([f"{tmp_path}/{place}/**/*.*"])]
+        list(FilesSource(FilesConfig(patterns=(f"{tmp_path}/{place}/**/*.*",))).digests().items())
         for place in ("here", "there")
     )
     assert here == there
@@ -146,7 +146,7 @@ def test_local_files_keep_their_names_when_the_folder_moves(tmp_path: Path) -> N
 def test_local_file_matched_twice_is_taken_once(tmp_path: Path) -> None:
     (tmp_path / "a[1].jsonl").write_text("")
     found = find_files([str(tmp_path / "a[1].jsonl"), f"{tmp_path}/*.jsonl", f"{tmp_path}/../{tmp_path.name}/*"])
-    assert [file.name for file in found] == ["a[1].jsonl"]
+    assert found == {"a[1].jsonl": tmp_path / "a[1].jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -168,10 +168,12 @@ def test_local_pattern_without_readable_files_is_refused(tmp_path: Path, pattern
 def test_local_file_with_new_content_gets_a_new_digest(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("one")
-    before = find_files([str(path)])[0]
+    before = SourceFile("a.jsonl", file_digest(path), path, file_status(path))
     before.check_unchanged()
+    assert before.is_at_hand()
     path.write_text("two")
     os.utime(path, ns=(0, before.status[1] + 1))
-    assert find_files([str(path)])[0].sha256 == hashlib.sha256(b"two").hexdigest()
+    assert file_digest(path) == hashlib.sha256(b"two").hexdigest()
+    assert not before.is_at_hand()
     with pytest.raises(Fault, match="must not change while it is read"):
         before.check_unchanged()

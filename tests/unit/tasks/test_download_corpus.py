@@ -22,7 +22,8 @@ from storage.sources.http.server import FolderHandler, serve_folder
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
-from tasks.download.stage import STAGE, DownloadConfig, corpus_sources
+from tasks.download.config import DownloadConfig, corpus_sources
+from tasks.download.stage import STAGE
 
 Progress = list[tuple[int, int, str]]
 
@@ -36,7 +37,15 @@ def download(store: Path, workers: int = 1, progress: Progress | None = None, **
         execution=Execution(workers=workers),
         progress=lambda done, total, unit: steps.append((done, total, unit)),
     )
-    return run_stage(STAGE, DownloadConfig(**config), {}, context).artifact
+    return run_stage(STAGE, download_config(**config), {}, context).artifact
+
+
+def download_config(**fields: Any) -> DownloadConfig:
+    """Build a config from the fields of the source and of the stage together."""
+    own = {name: fields.pop(name) for name in ("shard_bytes", "max_bad_lines") if name in fields}
+    kinds = {"url": "mirror", "patterns": "files", "text_bytes": "python-environment"}
+    [kind] = [kinds[name] for name in fields if name in kinds]
+    return DownloadConfig(source={"kind": kind, **fields}, **own)
 
 
 def documents(artifact: Artifact, split: str = "") -> list[Document]:
@@ -83,7 +92,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mirror_becomes_shards_with_its_splits_ids_and_meta(tmp_path: Path, mirror: Path) -> None:
-    artifact = download(tmp_path / "store", mirror=str(mirror), shard_bytes=20_000)
+    artifact = download(tmp_path / "store", url=str(mirror), shard_bytes=20_000)
     found = documents(artifact, "train-")
     assert [document.id for document in found] == [
         f"train/{number:02d}.jsonl.zst:{line}" for number in range(4) for line in range(1, 301)
@@ -104,7 +113,7 @@ def test_mirror_becomes_shards_with_its_splits_ids_and_meta(tmp_path: Path, mirr
 
 
 def test_table_shows_documents_and_bytes_by_subset_and_split(tmp_path: Path, mirror: Path) -> None:
-    artifact = download(tmp_path / "store", mirror=str(mirror))
+    artifact = download(tmp_path / "store", url=str(mirror))
     rows = json.loads(artifact.report("tables.json") or b"")["Downloaded"]
     assert [(row["split"], row["subset"], row["documents"]) for row in rows] == [
         ("train", "Set 0", 600),
@@ -117,10 +126,10 @@ def test_table_shows_documents_and_bytes_by_subset_and_split(tmp_path: Path, mir
 
 def test_folder_and_http_and_any_number_of_workers_give_the_same_bytes(tmp_path: Path, mirror: Path) -> None:
     progress: Progress = []
-    one = download(tmp_path / "one", mirror=str(mirror), shard_bytes=9_000)
-    two = download(tmp_path / "two", workers=2, mirror=str(mirror), shard_bytes=9_000)
+    one = download(tmp_path / "one", url=str(mirror), shard_bytes=9_000)
+    two = download(tmp_path / "two", workers=2, url=str(mirror), shard_bytes=9_000)
     with serve_folder(mirror) as url:
-        web = download(tmp_path / "web", progress=progress, mirror=url, shard_bytes=9_000, parallel_downloads=2)
+        web = download(tmp_path / "web", progress=progress, url=url, shard_bytes=9_000, parallel_downloads=2)
     assert contents(one) == contents(two) == contents(web)
     assert one.manifest.key == web.manifest.key
     assert one.content_digest == two.content_digest == web.content_digest
@@ -129,20 +138,20 @@ def test_folder_and_http_and_any_number_of_workers_give_the_same_bytes(tmp_path:
 
 
 def test_included_files_decide_the_identity_and_the_place_does_not(tmp_path: Path, mirror: Path) -> None:
-    some = download(tmp_path / "store", mirror=str(mirror), include=("train/0[01]*", "val*"))
+    some = download(tmp_path / "store", url=str(mirror), include=("train/0[01]*", "val*"))
     assert {document.id.partition(":")[0] for document in documents(some)} == {
         "train/00.jsonl.zst",
         "train/01.jsonl.zst",
         "val.jsonl.zst",
     }
-    same = DownloadConfig(mirror=str(mirror), include=("train/00*", "train/01*", "val.*"))
+    same = download_config(url=str(mirror), include=("train/00*", "train/01*", "val.*"))
     assert corpus_sources(same) == some.manifest.sources
     assert same.identity() == some.manifest.config
 
 
 def test_same_files_as_mirror_and_as_local_files_have_different_keys(tmp_path: Path, mirror: Path) -> None:
-    as_mirror = DownloadConfig(mirror=str(mirror), include=("train/*",))
-    as_files = DownloadConfig(files=(f"{mirror}/train/*",))
+    as_mirror = download_config(url=str(mirror), include=("train/*",))
+    as_files = download_config(patterns=(f"{mirror}/train/*",))
     assert sorted(corpus_sources(as_mirror).values()) == sorted(corpus_sources(as_files).values())
     assert corpus_sources(as_mirror) != corpus_sources(as_files)
 
@@ -150,7 +159,7 @@ def test_same_files_as_mirror_and_as_local_files_have_different_keys(tmp_path: P
 def test_sources_write_nothing(tmp_path: Path, mirror: Path) -> None:
     before = sorted(path for path in tmp_path.rglob("*"))
     with serve_folder(mirror) as url:
-        assert corpus_sources(DownloadConfig(mirror=url)) == corpus_sources(DownloadConfig(mirror=str(mirror)))
+        assert corpus_sources(download_config(url=url)) == corpus_sources(download_config(url=str(mirror)))
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
@@ -160,7 +169,7 @@ def test_local_files_are_divided_by_the_hash_of_their_text(tmp_path: Path) -> No
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(json_lines(texts[1000:] + texts[:500], "B")))
     artifact = download(
         tmp_path / "store",
-        files=(f"{tmp_path}/*.jsonl*",),
+        patterns=(f"{tmp_path}/*.jsonl*",),
         val_fraction=0.1,
         test_fraction=0.05,
         shard_bytes=20_000,
@@ -179,13 +188,13 @@ def test_text_files_carry_the_stated_subset(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text(f"Book {number}\n\nmore\n")
     artifact = download(
-        tmp_path / "store", files=(f"{tmp_path}/*.txt",), subset="Books", val_fraction=0.0, test_fraction=0.0
+        tmp_path / "store", patterns=(f"{tmp_path}/*.txt",), subset="Books", val_fraction=0.0, test_fraction=0.0
     )
     assert documents(artifact) == [Document(f"{n}.txt:1", "Books", f"Book {n}\n\nmore\n") for n in range(3)]
 
 
 def test_python_environment_goes_through_the_same_download(tmp_path: Path) -> None:
-    artifact = download(tmp_path / "store", python_environment_bytes=1_000_000, shard_bytes=200_000)
+    artifact = download(tmp_path / "store", text_bytes=1_000_000, shard_bytes=200_000)
     assert artifact.counts["text_bytes"] >= 1_000_000
     for split in ("val-", "test-"):
         assert sum(len(document.text.encode()) for document in documents(artifact, split)) >= 10_000
@@ -194,7 +203,7 @@ def test_python_environment_goes_through_the_same_download(tmp_path: Path) -> No
         "Python Standard Library (source)",
         "Python Docstrings",
     }
-    again = download(tmp_path / "other", python_environment_bytes=1_000_000, shard_bytes=200_000)
+    again = download(tmp_path / "other", text_bytes=1_000_000, shard_bytes=200_000)
     assert contents(artifact) == contents(again)
 
 
@@ -206,7 +215,12 @@ GOOD, BROKEN, NOT_UTF8 = b'{"text": "good"}\n', b'{"text": "broken\n', b'{"text"
 def test_bad_line_fails_the_stage_and_a_higher_limit_continues_it(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(GOOD * 50 + BROKEN + GOOD * 50)
-    config: dict[str, Any] = {"files": (str(path),), "shard_bytes": 300, "val_fraction": 0.0, "test_fraction": 0.0}
+    config: dict[str, Any] = {
+        "patterns": (str(path),),
+        "shard_bytes": 300,
+        "val_fraction": 0.0,
+        "test_fraction": 0.0,
+    }
     with pytest.raises(InputError, match=r"a.jsonl must hold a document in line 51 .*not JSON.*max_bad_lines"):
         download(tmp_path / "store", **config)
     artifact = download(tmp_path / "store", max_bad_lines=1, **config)
@@ -230,7 +244,7 @@ def test_bad_line_fails_the_stage_and_a_higher_limit_continues_it(tmp_path: Path
 def test_bad_lines_of_all_files_are_counted_together(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_bytes(GOOD * 20 + NOT_UTF8 + GOOD * 20)
-    config: dict[str, Any] = {"files": (f"{tmp_path}/*.jsonl",), "shard_bytes": 300}
+    config: dict[str, Any] = {"patterns": (f"{tmp_path}/*.jsonl",), "shard_bytes": 300}
     with pytest.raises(
         InputError, match=r"a.jsonl must hold a document in line 21 .*not UTF-8.* have 1 bad lines"
     ):
@@ -244,7 +258,7 @@ def test_bad_line_names_its_file_among_those_of_equal_name(tmp_path: Path, max_b
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.jsonl").write_bytes(data)
     with pytest.raises(InputError, match=f"^{tmp_path}/two/a.jsonl must hold a document in line 1 "):
-        download(tmp_path / "store", files=(f"{tmp_path}/*/a.jsonl",), max_bad_lines=max_bad_lines)
+        download(tmp_path / "store", patterns=(f"{tmp_path}/*/a.jsonl",), max_bad_lines=max_bad_lines)
 
 
 @pytest.mark.parametrize("place", ["folder", "http"])
@@ -256,7 +270,7 @@ def test_bad_line_of_a_mirror_names_the_place_of_the_mirror(tmp_path: Path, plac
     with serve_folder(mirror) as url:
         where = url if place == "http" else str(mirror)
         with pytest.raises(InputError, match=f"^{where.rstrip('/')}/train/00.jsonl.zst must hold a document"):
-            download(tmp_path / "store", mirror=where)
+            download(tmp_path / "store", url=where)
 
 
 @pytest.mark.parametrize("suffix", ["zst", "gz"])
@@ -266,7 +280,7 @@ def test_truncated_file_fails_before_any_shard_is_written(tmp_path: Path, suffix
     path = tmp_path / f"a.jsonl.{suffix}"
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match=f"{path} must be a complete {suffix} file"):
-        download(tmp_path / "store", files=(str(path),), max_bad_lines=1000)
+        download(tmp_path / "store", patterns=(str(path),), max_bad_lines=1000)
     assert not list((tmp_path / "store" / "artifacts").rglob("*.zst"))
 
 
@@ -274,7 +288,7 @@ def test_truncated_file_fails_before_any_shard_is_written(tmp_path: Path, suffix
 def test_sources_without_any_text_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(InputError, match=r"at least one document.*name others"):
-        download(tmp_path / "store", files=(f"{tmp_path}/a.jsonl",))
+        download(tmp_path / "store", patterns=(f"{tmp_path}/a.jsonl",))
 
 
 @pytest.mark.parametrize("place", ["folder", "http"])
@@ -282,7 +296,7 @@ def test_wrong_checksum_stops_the_stage(tmp_path: Path, mirror: Path, place: str
     file = mirror / "train" / "02.jsonl.zst"
     file.write_bytes(file.read_bytes()[:-1] + b"\0")
     with serve_folder(mirror) as url, pytest.raises(InputError, match=r"train/02.jsonl.zst must have sha256"):
-        download(tmp_path / "store", mirror=url if place == "http" else str(mirror))
+        download(tmp_path / "store", url=url if place == "http" else str(mirror))
 
 
 def test_file_without_checksum_is_left_out_and_named(
@@ -290,7 +304,7 @@ def test_file_without_checksum_is_left_out_and_named(
 ) -> None:
     caplog.set_level(logging.INFO)
     (mirror / "train" / "99.jsonl.zst").write_bytes(b"")
-    assert download(tmp_path / "store", mirror=str(mirror)).counts["documents"] == 1202
+    assert download(tmp_path / "store", url=str(mirror)).counts["documents"] == 1202
     assert "not taken, since not listed or not included: train/99.jsonl.zst" in caplog.text
 
 
@@ -309,21 +323,23 @@ def test_sources_that_change_between_key_and_work_are_a_fault(
             super().do_GET()
 
     with serve_folder(mirror, Changing) as url, pytest.raises(Fault, match="sources changed while the run began"):
-        download(tmp_path / "store", mirror=url)
+        download(tmp_path / "store", url=url)
 
 
 # ---- interruptions -------------------------------------------------------------------------------
 
 RUN = """
 import sys
-from tasks.download.stage import STAGE, DownloadConfig
+from tasks.download.config import DownloadConfig
+from tasks.download.stage import STAGE
 from tasks.core.stage import RunContext
 from tasks.core.runner import run_stage
 from storage.artifacts.store import Store
 from tasks.core.execution import Execution
 if __name__ == "__main__":
     context = RunContext(Store(sys.argv[1]), "run-0", {}, Execution(workers=1))
-    run_stage(STAGE, DownloadConfig(mirror=sys.argv[2], shard_bytes=9_000, parallel_downloads=1), {}, context)
+    source = {"kind": "mirror", "url": sys.argv[2], "parallel_downloads": 1}
+    run_stage(STAGE, DownloadConfig(source=source, shard_bytes=9_000), {}, context)
 """
 
 
@@ -358,7 +374,7 @@ def test_killed_download_continues_at_the_byte_where_it_was(tmp_path: Path, mirr
             process.wait()
         killed.set()
         asked.clear()
-        artifact = download(tmp_path / "store", mirror=url, shard_bytes=9_000, parallel_downloads=1)
+        artifact = download(tmp_path / "store", url=url, shard_bytes=9_000, parallel_downloads=1)
     fetched = [item for item in asked if item[0] != "/SHA256SUMS.txt"]
     # Files come in the order of their names: test, train, val.
     assert fetched == [
@@ -366,7 +382,7 @@ def test_killed_download_continues_at_the_byte_where_it_was(tmp_path: Path, mirr
         ("/train/03.jsonl.zst", None),
         ("/val.jsonl.zst", None),
     ]
-    assert contents(artifact) == contents(download(tmp_path / "other", mirror=str(mirror), shard_bytes=9_000))
+    assert contents(artifact) == contents(download(tmp_path / "other", url=str(mirror), shard_bytes=9_000))
 
 
 def test_failed_fetch_keeps_the_finished_files(tmp_path: Path, mirror: Path) -> None:
@@ -383,10 +399,10 @@ def test_failed_fetch_keeps_the_finished_files(tmp_path: Path, mirror: Path) -> 
 
     with serve_folder(mirror, Failing) as url:
         with pytest.raises(InputError, match=r"train/03.jsonl.zst must be readable, the server answered 404"):
-            download(tmp_path / "store", mirror=url, parallel_downloads=1)
+            download(tmp_path / "store", url=url, parallel_downloads=1)
         Failing.broken = False
         asked.clear()
-        download(tmp_path / "store", mirror=url, parallel_downloads=1)
+        download(tmp_path / "store", url=url, parallel_downloads=1)
     assert [path for path in asked if path != "/SHA256SUMS.txt"] == ["/train/03.jsonl.zst", "/val.jsonl.zst"]
 
 
@@ -396,33 +412,45 @@ def test_failed_fetch_keeps_the_finished_files(tmp_path: Path, mirror: Path) -> 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "exactly one of .* found none"),
-        ({"mirror": "a", "files": ("b",)}, "found mirror and files"),
-        ({"mirror": "ftp://example.org/pile"}, "must be a folder or an http"),
-        ({"mirror": "https:///pile"}, "must be a folder or an http"),
-        ({"mirror": "https://example.org/pile?token=s3cret"}, "without"),
-        ({"mirror": "https://me:s3cret@example.org/pile"}, "must not contain a user name or password"),
-        ({"mirror": "a", "val_fraction": 0.5}, "val_fraction has no effect together with mirror"),
-        ({"files": ("a",), "include": ("b",)}, "include has no effect together with files"),
-        ({"python_environment_bytes": 1, "text_field": "b"}, "text_field has no effect"),
-        ({"files": ("a",), "val_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
-        ({"files": ("a",), "shard_bytes": 0}, "greater than or equal to 1"),
+        ({"url": "ftp://example.org/pile"}, "must be a folder or an http"),
+        ({"url": "https:///pile"}, "must be a folder or an http"),
+        ({"url": "https://example.org/pile?token=s3cret"}, "without"),
+        ({"url": "https://me:s3cret@example.org/pile"}, "must not contain a user name or password"),
+        ({"url": "a", "val_fraction": 0.5}, "val_fraction\n.*not permitted"),
+        ({"patterns": ("a",), "include": ("b",)}, "include\n.*not permitted"),
+        ({"text_bytes": 1, "text_field": "b"}, "text_field\n.*not permitted"),
+        ({"patterns": ()}, "at least 1 item"),
+        ({"patterns": ("a",), "val_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
+        ({"patterns": ("a",), "shard_bytes": 0}, "greater than or equal to 1"),
     ],
 )
 def test_config_that_cannot_work_is_refused_without_secrets(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
-        DownloadConfig(**config)
+        download_config(**config)
     assert "s3cret" not in str(caught.value)
 
 
-def test_config_identity_has_no_places() -> None:
-    assert set(DownloadConfig(files=("a",)).identity()) == {
-        "python_environment_bytes",
-        "text_field",
-        "subset",
-        "shard_bytes",
-        "val_fraction",
-        "test_fraction",
+def test_config_identity_has_the_source_with_its_version_and_no_paths() -> None:
+    assert download_config(patterns=("a",), max_bad_lines=3).identity() == {
+        "source": {
+            "kind": "files",
+            "version": 1,
+            "text_field": "text",
+            "subset": "unlabelled",
+            "val_fraction": 0.01,
+            "test_fraction": 0.01,
+        },
+        "shard_bytes": 256 << 20,
+    }
+
+
+def test_readers_of_the_files_are_part_of_the_key(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.jsonl").write_text("")
+    found = corpus_sources(download_config(patterns=(f"{tmp_path}/*",)))
+    assert {name: value for name, value in found.items() if name.startswith("reader:")} == {
+        "reader:jsonl": "1",
+        "reader:plain-text": "1",
     }
 
 

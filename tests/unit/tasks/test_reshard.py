@@ -13,9 +13,8 @@ from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import Fault, InputError
 from storage.formats.documents import Document, read_documents
-from storage.sources.base import SourceFile
-from storage.sources.files import find_files
-from storage.sources.readers.registry import Fields
+from storage.sources.checked_files import SourceFile, file_digest, file_status
+from storage.sources.registry import make_source, source_config
 from tasks.download.reshard import WriteShards, plan_groups, split_by_hash
 
 Files = list[list[str]]
@@ -26,8 +25,11 @@ def write_sources(folder: Path, files: Files) -> list[SourceFile]:
     for number, texts in enumerate(files):
         lines = (json.dumps({"text": text}) + "\n" for text in texts)
         (folder / f"{number:03d}.jsonl").write_text("".join(lines))
-    found = find_files([f"{folder}/*"])
-    return [SourceFile(file.name, file.path, file.sha256, file.status, file.status[0]) for file in found]
+    return [checked(path) for path in sorted(folder.iterdir())]
+
+
+def checked(path: Path) -> SourceFile:
+    return SourceFile(path.name, file_digest(path), path, file_status(path), path.stat().st_size)
 
 
 def reshard(
@@ -40,7 +42,9 @@ def reshard(
     finished: frozenset[str] = frozenset(),
 ) -> dict[str, Part]:
     writer = ArtifactWriter(Store(str(folder)), "download", "key")
-    work = WriteShards(writer, Fields(), 0.2, 0.2, max_bad_lines)
+    shares = {f"{split}_fraction": 0.2 if split in hold_out else 0.0 for split in ("val", "test")}
+    config = source_config("files", patterns=(f"{sources[0].path.parent}/*",), **shares)
+    work = WriteShards(writer, make_source(config), max_bad_lines)
     for group in plan_groups({"train": sources}, shard_bytes, hold_out=hold_out):
         work(replace(group, finished=finished))
     return writer.parts()
@@ -89,8 +93,9 @@ def test_every_document_stands_once_in_order_in_even_shards(
 
 def _split(text: str, hold_out: tuple[str, ...]) -> str:
     place = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
-    split = "test" if place < 0.2 else "val" if place < 0.4 else "train"
-    return split if split in hold_out else "train"
+    test = 0.2 if "test" in hold_out else 0.0
+    val = 0.2 if "val" in hold_out else 0.0
+    return "test" if place < test else "val" if place < test + val else "train"
 
 
 def _check_even(folder: Path, sources: list[SourceFile], shard_bytes: int, parts: dict[str, Part]) -> None:
@@ -111,7 +116,7 @@ def _check_even(folder: Path, sources: list[SourceFile], shard_bytes: int, parts
 
 @given(sizes=st.lists(st.integers(0, 500), min_size=1, max_size=40), shard_bytes=st.integers(1, 2000))
 def test_plan_keeps_the_order_of_files_and_numbers_the_parts(sizes: list[int], shard_bytes: int) -> None:
-    files = [SourceFile(str(number), Path("x"), "", (0, 0), size) for number, size in enumerate(sizes)]
+    files = [SourceFile(str(number), "", Path("x"), (0, 0), size) for number, size in enumerate(sizes)]
     groups = plan_groups({"train": files, "val": files[:1]}, shard_bytes)
     train = [group for group in groups if group.shards[0].startswith("train")]
     assert [file for group in train for file in group.sources] == files
@@ -122,7 +127,7 @@ def test_plan_keeps_the_order_of_files_and_numbers_the_parts(sizes: list[int], s
 
 
 def test_plan_divides_small_files_evenly() -> None:
-    files = [SourceFile(str(number), Path("x"), "", (0, 0), 10) for number in range(16)]
+    files = [SourceFile(str(number), "", Path("x"), (0, 0), 10) for number in range(16)]
     assert [len(group.sources) for group in plan_groups({"train": files}, 100)] == [8, 8]
     assert [len(group.shards) for group in plan_groups({"train": files}, 2)] == [5] * 16
 
@@ -147,8 +152,7 @@ def test_too_many_bad_lines_leave_the_shards_before_them(tmp_path: Path) -> None
     content = source.path.read_text().splitlines()
     content[150] = content[150][:-1]
     source.path.write_text("\n".join(content) + "\n")
-    [file] = find_files([str(source.path)])
-    sources = [SourceFile(file.name, file.path, file.sha256, file.status, file.status[0])]
+    sources = [checked(source.path)]
     with pytest.raises(InputError, match=r"000.jsonl must hold a document in line 151 .*not JSON"):
         reshard(tmp_path / "store", sources, 500)
     before = ArtifactWriter(Store(str(tmp_path / "store")), "download", "key").parts()
@@ -178,7 +182,7 @@ def test_full_disk_comes_through(tmp_path: Path) -> None:
     (writer.scratch() / "train-00000.jsonl.zst").symlink_to("/dev/full")
     [group] = plan_groups({"train": sources}, 500)
     with pytest.raises(OSError, match="No space left"):
-        WriteShards(writer, Fields(), 0, 0, 0)(group)
+        WriteShards(writer, make_source(source_config("files", patterns=(f"{tmp_path}/sources/*",))), 0)(group)
     assert not writer.parts()
 
 

@@ -1,0 +1,99 @@
+"""What a reader of a file format promises, and what all readers share.
+
+A reader is one file in this folder, or of another package, and one line in `registry.py` (or an entry point of
+the group `pile_pipeline.readers`). `tests/conformance/reader_checks.py` checks each promise on every reader.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from storage.formats.documents import Document
+from storage.sources.readers.chunks import uncompressed_bytes
+
+EXCERPT_BYTES = 200
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a record holds what."""
+
+    text: str = "text"
+    subset: str = "unlabelled"
+    """Subset of documents whose record names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line, row or file that is not a document."""
+
+    file: str
+    line: int
+    """From 1, the position of the record among all records of the file; blank lines count."""
+    offset: int
+    """Where it begins, on the scale of `Reader.measure`."""
+    reason: str
+    excerpt: str
+
+
+Item = tuple[int, Document | BadLine]
+"""Offset on the scale of `Reader.measure`, and what begins there."""
+
+
+class Reader(ABC):
+    """Bytes -> documents with their positions, bad ones named. Has no state; a class without arguments.
+
+    - Every record is yielded once, in the order of the file, as a document or as a `BadLine`. No exception for a
+      bad one and none left out; only blank lines hold nothing.
+    - The id of a document is `<name>:<line>`, where line is the record's position from 1.
+    - Offsets never fall, lie from 0 to `measure(path, columns)`, and the same file gives the same ones every time.
+    - Nothing is yielded whose offset is not `wanted`, and leaving some out changes nothing about the others.
+    - A file that is cut short, damaged or of another kind is an InputError that names it, in `measure` and `read`.
+    - Memory is bounded by a record and a piece of the file, not by the file, unless the file is one document.
+    - To import the module of a reader is cheap: what takes longer waits until a file is read.
+    """
+
+    name: ClassVar[str]
+    """Its name in the registry."""
+    version: ClassVar[int]
+    """Raised when the same bytes give other documents: part of the key of every artifact made from them."""
+    suffixes: ClassVar[tuple[str, ...]]
+    """Ends of the names of its files, with the compression as in `.jsonl.zst`; the longest of all readers wins."""
+
+    @classmethod
+    @abstractmethod
+    def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
+        """Write a file with the texts, and a bad record where there can be one; return what must be read from it.
+
+        That is offset and text of each record, None for a bad one. A format of one document takes the first text.
+        """
+
+    @abstractmethod
+    def read(self, path: Path, name: str, columns: Columns, wanted: Callable[[int], bool]) -> Iterator[Item]:
+        """Yield everything in the file whose offset is `wanted`, in order. `name` becomes part of document ids.
+
+        Raises: InputError.
+        """
+
+    def measure(self, path: Path, columns: Columns) -> int:
+        """Return the length of the scale of offsets: the uncompressed bytes, unless a reader says otherwise.
+
+        Raises: InputError.
+        """
+        return uncompressed_bytes(path)
+
+
+def bad_line(name: str, number: int, offset: int, reason: str, data: bytes) -> BadLine:
+    """Return a bad line with the beginning of what stands there."""
+    return BadLine(name, number, offset, reason, data[:EXCERPT_BYTES].decode("utf-8", "backslashreplace"))
+
+
+def not_utf8(line: bytes) -> str:
+    """Return where the first byte is that cannot be text, '' if all of them can."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as wrong:
+        return f"not UTF-8: byte 0x{line[wrong.start]:02x} at position {wrong.start} of the line"
+    return ""

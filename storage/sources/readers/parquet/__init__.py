@@ -1,0 +1,1 @@
+"""Parquet files: one document per row."""
