@@ -3,7 +3,6 @@
 import shutil
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,20 +27,22 @@ SAMPLES = 50
 """Near duplicates in the report: evenly spread over all of them."""
 SAMPLE_CHARACTERS = 400
 
+DROPS = "drops"
+"""Part with the lists of all shards, roles named after them. No manifest names it; the stage discards it."""
+
 DROP = np.dtype([("index", np.int64), ("is_near", np.bool_), ("kept_split", np.uint8)])
 
 
 @dataclass(frozen=True)
 class ShardDrops:
-    """What to do with one shard. The lists lie in files: every worker is sent all items."""
+    """What to do with one shard. Its lists lie in the store: every worker, on whatever host, is sent all items."""
 
     documents: StoredFile
     rows: int
     """Documents that the shard must have: as many as signatures."""
-    drops: Path
-    """numpy array of DROP, by rising index."""
-    heads: Path
-    """numpy array: offsets of documents of which the report shows the beginning."""
+    lists: StoredFile
+    """File of the part DROPS with two numpy arrays: `drops` of DROP, by rising index, and `heads`, offsets of the
+    documents of which the report shows the beginning."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,17 @@ class DropPlan:
     samples: list[dict[str, Any]]
 
 
-def plan_drops(config: DedupConfig, corpus: Artifact, scratch: Path) -> DropPlan:
-    """Find the duplicates of a corpus and write a list of drops for each shard below `scratch`.
+def plan_drops(config: DedupConfig, corpus: Artifact, writer: ArtifactWriter) -> DropPlan:
+    """Find the duplicates of a corpus and commit a list of drops for each shard, as the part DROPS.
 
     The same corpus gives the same plan. Raises: CorruptFileError if signatures do not fit together.
     """
+    scratch = writer.scratch() / "drops"
     scratch.mkdir(exist_ok=True)
     shards = sorted(corpus.files(DOCUMENTS), key=lambda shard: (_precedence(shard.part), shard.part))
     signature_files = {file.part: file for file in corpus.files(SIGNATURES)}
-    paths = [corpus.open(signature_files[shard.part]) for shard in shards]
-    signatures = CorpusSignatures(paths, scratch / "signatures")
+    signature_paths = [corpus.open(signature_files[shard.part]) for shard in shards]
+    signatures = CorpusSignatures(signature_paths, scratch / "signatures")
     found = find_duplicates(signatures, near=config.near_duplicates, min_similarity=config.min_similarity)
     shutil.rmtree(scratch / "signatures")
 
@@ -76,14 +78,15 @@ def plan_drops(config: DedupConfig, corpus: Artifact, scratch: Path) -> DropPlan
         for sample in samples
     ]
     shown = np.unique(np.concatenate((found.documents[samples], found.kept[samples])))
-    items = []
+    paths = {}
     for number, shard in enumerate(shards):
-        item = ShardDrops(
-            shard, signatures.rows[number], scratch / f"{shard.part}.npy", scratch / f"{shard.part}.heads.npy"
-        )
-        np.save(item.drops, _shard_drops(found, offsets, number))
-        np.save(item.heads, shown[offsets.of_shard(shown, number)] - offsets.begins[number])
-        items.append(item)
+        paths[shard.part] = scratch / f"{shard.part}.npz"
+        heads = shown[offsets.of_shard(shown, number)] - offsets.begins[number]
+        np.savez(paths[shard.part], drops=_shard_drops(found, offsets, number), heads=heads)
+    lists = {file.role: file for file in writer.commit(DROPS, paths).files}
+    items = [
+        ShardDrops(shard, rows, lists[shard.part]) for shard, rows in zip(shards, signatures.rows, strict=True)
+    ]
     return DropPlan(items, pairs)
 
 
@@ -126,8 +129,9 @@ class DropDuplicates:
     def __call__(self, shard: ShardDrops) -> None:
         """Do one shard. Raises: CorruptFileError if it has another number of documents than signatures."""
         part = shard.documents.part
-        drops = {int(drop["index"]): drop for drop in np.load(shard.drops)}
-        heads = set(np.load(shard.heads).tolist())
+        with np.load(self.writer.open(shard.lists)) as lists:
+            drops = {int(drop["index"]): drop for drop in lists["drops"]}
+            heads = set(lists["heads"].tolist())
         shown = {}
         counts: Counter[str] = Counter(documents=0, text_bytes=0, dropped=0)
         path = self.writer.scratch() / f"{part}.jsonl.zst"

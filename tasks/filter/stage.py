@@ -7,81 +7,15 @@ Reports dropped_samples.jsonl   some dropped documents per subset and reason
 Rerun   a finished shard is kept.
 """
 
-import json
-import logging
-from collections import Counter
-from collections.abc import Sequence
-
-from storage.artifacts.records import Part
-from storage.artifacts.store import Artifact
-from storage.errors import InputError
-from storage.formats.documents import DOCUMENTS
-from tasks.core.context import StageContext
+from storage.registry import LazyFunction
 from tasks.core.stage import Stage
-from tasks.filter.config import UNKNOWN_SUBSET, FilterConfig
-from tasks.reports.drop_counts import drop_table
-
-log = logging.getLogger(__name__)
-
-MOST_SAMPLES = 20
-"""Dropped documents shown per subset and reason in the report."""
-
-
-def filter_corpus(config: FilterConfig, corpus: Artifact, *, context: StageContext) -> list[Part]:
-    """Keep what the policies keep, shard by shard, and sign it.
-
-    Raises: InputError if nothing at all is kept.
-    """
-    # datatrove takes half a second to import, and `pile plan` needs only the config.
-    from tasks.executors.local import run_datatrove  # noqa: PLC0415
-    from tasks.filter.pipeline import filter_pipeline  # noqa: PLC0415
-
-    shards = corpus.files(DOCUMENTS)
-    finished = context.finished_parts([shard.part for shard in shards])
-    left = tuple(shard for shard in shards if shard.part not in finished)
-    run_datatrove(context, filter_pipeline(config, corpus, left, context.writer), tasks=len(left))
-    committed = context.writer.parts()
-    parts = [committed[shard.part] for shard in shards]
-    _report(config, parts, context)
-    return parts
-
-
-def _report(config: FilterConfig, parts: Sequence[Part], context: StageContext) -> None:
-    counts = sum((Counter(part.counts) for part in parts), Counter())
-    context.table("Dropped", drop_table(counts))
-    context.report("dropped_samples.jsonl", _samples(parts))
-    for name, documents in sorted(config.unknown_subsets(counts).items()):
-        subset = name.removeprefix(f"{UNKNOWN_SUBSET}.")
-        log.warning(
-            "filter.subsets does not name the subset %r; the policy %r decided about its %d documents",
-            subset,
-            config.default_policy,
-            documents,
-        )
-    if counts["dropped"] and not counts["documents"]:
-        raise InputError(
-            f"filter must keep some documents, but dropped all {counts['dropped']}; "
-            f"relax the policies: {drop_table(counts)[-1]['dropped by reason']}"
-        )
-
-
-def _samples(parts: Sequence[Part]) -> bytes:
-    shown: Counter[tuple[str, str]] = Counter()
-    lines = []
-    for part in parts:
-        for sample in part.info["dropped_samples"]:
-            kind = (sample["subset"], sample["reason"])
-            shown[kind] += 1
-            if shown[kind] <= MOST_SAMPLES:
-                lines.append(json.dumps({"part": part.part, **sample}, ensure_ascii=False) + "\n")
-    return "".join(lines).encode()
-
+from tasks.filter.config import FilterConfig
 
 STAGE = Stage(
     name="filter",
     version=1,
     config=FilterConfig,
-    build=filter_corpus,
+    build=LazyFunction("tasks.filter.build:filter_corpus"),
     inputs={"corpus": "download"},
     passes="corpus",
 )
