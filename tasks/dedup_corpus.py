@@ -12,6 +12,7 @@ training text holds nothing that a model is measured on. How duplicates are foun
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from pydantic import Field
@@ -48,7 +49,7 @@ def dedup_corpus(config: DedupConfig, corpus: Artifact, *, build: Build) -> list
     finished = build.finished_parts(names)
     plan = plan_drops(config, corpus, build.writer.scratch() / "drops")
     left = [shard for shard in plan.shards if shard.documents.part not in finished]
-    for_each_shard(build, left, DropDuplicates(corpus, build.writer))
+    for_each_shard(build, left, DropDuplicates(corpus, build.writer), name=attrgetter("documents.part"))
     committed = build.writer.parts()
     parts = [committed[name] for name in names]
     counts = sum((Counter(part.counts) for part in parts), Counter())

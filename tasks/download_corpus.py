@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from operator import attrgetter
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -164,7 +165,7 @@ def download_corpus(config: DownloadConfig, *, build: Build) -> list[Part]:
         for group in groups
         if not finished.issuperset(group.parts)
     ]
-    for_each_shard(build, to_do, work)
+    for_each_shard(build, to_do, work, name=attrgetter("name"))
     committed = build.writer.parts()
     parts = [committed[name] for name in names]
     _check_result(config, parts, origin)

@@ -83,7 +83,7 @@ def filter_corpus(config: FilterConfig, corpus: Artifact, *, build: Build) -> li
     shards = corpus.files(DOCUMENTS)
     finished = build.finished_parts([shard.part for shard in shards])
     left = tuple(shard for shard in shards if shard.part not in finished)
-    run_datatrove(build, filter_pipeline(config, corpus, left, build.writer), tasks=len(left))
+    run_datatrove(build, filter_pipeline(config, corpus, left, build.writer), [shard.part for shard in left])
     committed = build.writer.parts()
     parts = [committed[shard.part] for shard in shards]
     _report(config, parts, build)

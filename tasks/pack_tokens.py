@@ -21,6 +21,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,7 +109,8 @@ def pack_tokens(config: PackConfig, tokens: Artifact, tokenizer: Artifact, *, bu
         raise InputError(f"{tokens.ref} must have train shards, found none; add sources of the split `train`")
     finished = build.finished_parts(names)
     work = _PackShard(build.writer, config, tokens, tokenizer)
-    for_each_shard(build, [file for file in shards if file.part not in finished], work)
+    left = [file for file in shards if file.part not in finished]
+    for_each_shard(build, left, work, name=attrgetter("part"))
     committed = build.writer.parts()
     parts = [committed[name] for name in names]
     _report(config, parts, build)

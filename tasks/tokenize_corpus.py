@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from storage.config import Config
@@ -56,7 +57,8 @@ def tokenize_corpus(
     names = [file.part for file in shards]
     finished = build.finished_parts(names)
     work = _TokenizeShard(build.writer, corpus, tokenizer)
-    for_each_shard(build, [file for file in shards if file.part not in finished], work)
+    left = [file for file in shards if file.part not in finished]
+    for_each_shard(build, left, work, name=attrgetter("part"))
     committed = build.writer.parts()
     parts = [committed[name] for name in names]
     _report(parts, build)
