@@ -16,8 +16,7 @@ KILLS = "oom_kill"
 class Death:
     """The end of a worker that did not finish its item."""
 
-    process_id: int | None
-    """None if it could not be started."""
+    process_id: int
     how: str
     was_killed: bool = False
     """By SIGKILL, which is what everything sends that watches memory."""
@@ -25,8 +24,7 @@ class Death:
     """The kernel says so."""
 
     def __str__(self) -> str:
-        who = f"process {self.process_id}" if self.process_id is not None else "a process"
-        return f"{who} {self.how}"
+        return f"process {self.process_id} {self.how}"
 
 
 class DeathReader:
@@ -35,7 +33,7 @@ class DeathReader:
     def __init__(self) -> None:
         self.explained_kills = out_of_memory_kills()
 
-    def read(self, process_id: int | None, exit_code: int | None) -> Death:
+    def read(self, process_id: int, exit_code: int | None) -> Death:
         """Describe the end of a process by its exit code (-9: by signal 9; None: it had to be ended)."""
         if exit_code is None:
             return Death(process_id, "closed its pipe before its work was done, and did not end")

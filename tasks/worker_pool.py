@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ ResultT = TypeVar("ResultT")
 
 LIVES = 2
 """Workers that an item may cost. One may have been killed by chance, or for the memory of its neighbours."""
+
+START_PAUSES = (0.05, 0.2, 0.5, 1.0)
+"""Seconds before another try at starting a process."""
 
 END_SECONDS = 10.0
 """Time for a process to be gone after it closed its pipe or was killed."""
@@ -96,13 +100,26 @@ class _Pool(Generic[ItemT, ResultT]):
             worker.forget()
 
     def _start(self) -> None:
-        worker = _Worker(self.context, self.function)
-        self.workers.append(worker)  # before it is started: an exception in between must not leave it behind
-        self._give(worker)
-        try:
-            worker.start()
-        except (OSError, EOFError) as error:  # no process to be had, or killed while it came into being
-            self._lose(worker, Death(worker.process.pid, f"could not be started ({error!r})"))
+        """Start a worker with the next item.
+
+        More than one try: for a moment after its death a fork server that was killed is taken for a living one.
+        """
+        for pause in (*START_PAUSES, None):
+            worker = _Worker(self.context, self.function)
+            self.workers.append(worker)  # before it is started: an exception in between must not leave it behind
+            self._give(worker)
+            try:
+                return worker.start()
+            except (OSError, EOFError) as error:
+                self._remove(worker)
+                self.left.appendleft(worker.index)
+                if pause is None:
+                    raise Fault(
+                        f"worker processes must start, but {len(START_PAUSES) + 1} tries in a row failed, the "
+                        f"last with {error!r}; see whether this machine is short of memory or processes, or start "
+                        f"fewer workers with `--set execution.workers=N` (now {self.size})"
+                    ) from error
+                time.sleep(pause)
 
     def _give(self, worker: "_Worker") -> None:
         worker.index = self.left.popleft()

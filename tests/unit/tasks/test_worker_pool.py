@@ -142,6 +142,8 @@ class KillsItsMaker:
 
 def kill(process_id: int, number: int) -> int:
     os.kill(process_id, signal.SIGKILL)
+    (worker,) = [child for child in multiprocess.active_children() if child.pid == process_id]
+    worker.join()
     return number
 
 
@@ -174,7 +176,8 @@ def test_no_process_to_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch, error
         raise error
 
     monkeypatch.setattr(multiprocess.get_context("forkserver").Process, "start", start)
-    with pytest.raises(Fault, match=f"could not be started .*{type(error).__name__}"):
+    monkeypatch.setattr(worker_pool, "START_PAUSES", (0.0, 0.0))
+    with pytest.raises(Fault, match=f"3 tries in a row failed.*{type(error).__name__}"):
         run_in_workers(abs, [-1], 2)
 
 
