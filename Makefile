@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= pile-store
 
-.PHONY: install demo test check test-all test-kill ui clean
+.PHONY: install demo test check test-all test-kill test-kill-workers ui clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -34,6 +34,10 @@ test-all: install
 # kill -9 at 20 random moments of a demo run, then compare with an undisturbed run: about half an hour.
 test-kill: install
 	$(BIN)/python tests/e2e/kill_at_random.py --kills 20
+
+# kill -9 of single workers, 20 in all, in every stage that has any: about twenty minutes.
+test-kill-workers: install
+	$(BIN)/python tests/e2e/kill_workers.py --kills 20
 
 # A Prefect server with its UI, workers and the deployments; Ctrl-C stops them.
 ui: install

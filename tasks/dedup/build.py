@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from storage.artifacts.records import Part
@@ -21,7 +22,7 @@ def dedup_corpus(config: DedupConfig, corpus: Artifact, *, context: StageContext
     finished = context.finished_parts(names)
     plan = plan_drops(config, corpus, context.writer)
     left = [shard for shard in plan.shards if shard.documents.part not in finished]
-    for_each_shard(context, left, DropDuplicates(corpus, context.writer))
+    for_each_shard(context, left, DropDuplicates(corpus, context.writer), name=attrgetter("documents.part"))
     context.writer.discard(DROPS)
     committed = context.writer.parts()
     parts = [committed[name] for name in names]

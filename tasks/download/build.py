@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -45,7 +46,8 @@ def download_corpus(config: DownloadConfig, *, context: StageContext) -> list[Pa
         for group in groups
         if not finished.issuperset(group.parts)
     ]
-    for_each_shard(context, to_do, WriteShards(context.writer, source, config.max_bad_lines))
+    shard = attrgetter("name")
+    for_each_shard(context, to_do, WriteShards(context.writer, source, config.max_bad_lines), name=shard)
     committed = context.writer.parts()
     parts = [committed[name] for name in names]
     _check_result(config, parts, source.origin)

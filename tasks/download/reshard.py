@@ -43,6 +43,12 @@ class Group:
         """All parts of the group, in the order in which they are committed."""
         return tuple(part for part in (*self.shards, self.val, self.test) if part)
 
+    @property
+    def name(self) -> str:
+        """What messages call the group: its parts, which may be thousands."""
+        first, last = self.parts[0], self.parts[-1]
+        return first if first == last else f"{first} to {last}"
+
 
 def plan_groups(
     splits: dict[str, list[SourceFile]], shard_bytes: int, *, hold_out: Sequence[str] = ()

@@ -7,7 +7,6 @@ completion files: those say that a rank finished, not with which input and setti
 import contextlib
 import copy
 import logging
-import os
 import re
 import shutil
 import threading
@@ -15,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import multiprocess  # datatrove's: pickles functions of __main__ too
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.stats import PipelineStats
 from loguru import logger as loguru_logger
 
 from tasks.core.context import StageContext
+from tasks.executors.worker_pool import run_in_workers
 
 log = logging.getLogger("datatrove")
 
@@ -31,16 +30,26 @@ POLL_SECONDS = 0.5
 LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \S+ \| (?P<level>\w+) +\| \S+ - (?P<message>.*)$")
 
 
-def for_each_shard(context: StageContext, items: Sequence[ItemT], work: Callable[[ItemT], None]) -> None:
-    """Call `work` once per item, in worker processes; both must be picklable.
+def for_each_shard(
+    context: StageContext,
+    items: Sequence[ItemT],
+    work: Callable[[ItemT], None],
+    name: Callable[[ItemT], str] = str,
+) -> None:
+    """Call `work` for each item, in worker processes; both must be picklable. `name` is for messages.
 
-    Raises: whatever `work` raised first; the other items in flight are abandoned, uncommitted.
+    An item whose worker is killed is worked on again from its beginning, whatever was done of it.
+    Raises: whatever `work` raised first; the other items in flight are abandoned, uncommitted. Fault if an item
+    cost more than one worker.
     """
-    run_datatrove(context, [_ForEach(tuple(items), work)], tasks=len(items))
+    run_datatrove(context, [_ForEach(tuple(items), work)], [name(item) for item in items])
 
 
-def run_datatrove(context: StageContext, pipeline: list[PipelineStep | Callable[..., Any]], tasks: int) -> None:
-    """Run a datatrove pipeline with one task per shard and forward its log lines and progress."""
+def run_datatrove(
+    context: StageContext, pipeline: list[PipelineStep | Callable[..., Any]], shards: Sequence[str]
+) -> None:
+    """Run a datatrove pipeline with one task for each named shard and forward its log lines and progress."""
+    tasks = len(shards)
     if not tasks:
         return
     folder = context.writer.scratch() / "datatrove"
@@ -52,6 +61,7 @@ def run_datatrove(context: StageContext, pipeline: list[PipelineStep | Callable[
         logging_dir=str(folder),
         skip_completed=False,
     )
+    executor.names = [f"{context.writer.stage} of {shard}" for shard in shards]
     loguru_logger.remove()  # our own log carries these lines, once
     with _watched(context, folder, tasks):
         executor.run()
@@ -74,15 +84,17 @@ class _ForEach(Generic[ItemT]):
 
 
 class _QuietExecutor(LocalPipelineExecutor):
-    """The local executor, with workers that end with us, and without a second copy of log lines on the console."""
+    """The local executor, with workers that may be killed, and without a copy of log lines on the console."""
 
     pipeline: list[Any]
+    names: list[str]
+    """What each rank does, for messages."""
 
     def run(self) -> PipelineStats:
         """Run all tasks, in worker processes if there are to be several.
 
-        Not the inherited `run`: it gives its pool no initializer, and starts a manager process for a counter that
-        nobody reads. Killed, we would leave both behind.
+        Not the inherited `run`: it waits for ever for a task whose worker was killed, its workers outlive us, and
+        it starts a manager process for a counter that nobody reads.
         """
         if self.workers == 1:
             pipeline, stats = self.pipeline, []
@@ -90,28 +102,18 @@ class _QuietExecutor(LocalPipelineExecutor):
                 self.pipeline = copy.deepcopy(pipeline)  # steps keep counts of their rank
                 stats.append(self._run_for_rank(rank))
         else:
-            context = multiprocess.get_context(self.start_method)
-            with context.Pool(self.workers, initializer=_end_with_parent) as pool:
-                stats = list(pool.imap_unordered(self._run_for_rank, range(self.tasks)))
+            stats = run_in_workers(
+                self._run_for_rank,
+                range(self.tasks),
+                self.workers,
+                name=lambda rank: self.names[rank],
+                start_method=self.start_method,
+            )
         return sum(stats, start=PipelineStats())
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
         with contextlib.redirect_stderr(_Nowhere()):
             return super()._run_for_rank(rank, local_rank, node_rank)
-
-
-def _end_with_parent() -> None:
-    """Make this worker end when the process that made the pool does, however that ends.
-
-    A worker that waits for its turn at the queue of tasks waits for ever if the one before it is gone. The parent
-    of a worker in the system's eyes is the fork server, which itself ends after its last worker.
-    """
-    threading.Thread(target=_exit_after_parent, name="parent", daemon=True).start()
-
-
-def _exit_after_parent() -> None:
-    multiprocess.parent_process().join()  # the end of a pipe that only the maker of the pool holds open
-    os._exit(1)
 
 
 class _Nowhere:
@@ -162,7 +164,9 @@ class _Watcher:
     def _forward(self, path: Path) -> None:
         try:
             with path.open(errors="replace") as file:
-                file.seek(self.offsets.get(path, 0))
+                offset = self.offsets.get(path, 0)
+                # Shorter than it was: its worker was killed, and another one writes it anew.
+                file.seek(offset if offset <= path.stat().st_size else 0)
                 for line in file:
                     if match := LOG_LINE.match(line):
                         level = match["level"].replace("SUCCESS", "INFO")

@@ -29,7 +29,7 @@ def filter_corpus(config: FilterConfig, corpus: Artifact, *, context: StageConte
     shards = corpus.files(DOCUMENTS)
     finished = context.finished_parts([shard.part for shard in shards])
     left = tuple(shard for shard in shards if shard.part not in finished)
-    run_datatrove(context, filter_pipeline(config, corpus, left, context.writer), tasks=len(left))
+    run_datatrove(context, filter_pipeline(config, corpus, left, context.writer), [shard.part for shard in left])
     committed = context.writer.parts()
     parts = [committed[shard.part] for shard in shards]
     _report(config, parts, context)

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,8 @@ def pack_tokens(
         raise InputError(f"{tokens.ref} must have train shards, found none; add sources of the split `train`")
     finished = context.finished_parts(names)
     work = _PackShard(context.writer, config, tokens, tokenizer)
-    for_each_shard(context, [file for file in shards if file.part not in finished], work)
+    left = [file for file in shards if file.part not in finished]
+    for_each_shard(context, left, work, name=attrgetter("part"))
     committed = context.writer.parts()
     parts = [committed[name] for name in names]
     _report(config, parts, context)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 
 from tokenizers import Tokenizer
 
@@ -40,7 +41,8 @@ def tokenize_corpus(
     names = [file.part for file in shards]
     finished = context.finished_parts(names)
     work = _TokenizeShard(context.writer, corpus, tokenizer)
-    for_each_shard(context, [file for file in shards if file.part not in finished], work)
+    left = [file for file in shards if file.part not in finished]
+    for_each_shard(context, left, work, name=attrgetter("part"))
     committed = context.writer.parts()
     parts = [committed[name] for name in names]
     _report(parts, context)

@@ -4,7 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,13 @@ class OtherHost:
         self.driver_scratch = driver_scratch
         self.items = 0
 
-    def run(self, context: StageContext, pipeline: list[Any], tasks: int) -> None:
+    def run(self, context: StageContext, pipeline: list[Any], shards: Sequence[str]) -> None:
         """Do what `run_datatrove` does."""
         away = self.driver_scratch.with_name("away")
         self.driver_scratch.rename(away)
         try:
-            for rank in range(tasks):
-                self._run_item(pickle.dumps((rank, tasks, pipeline)))
+            for rank in range(len(shards)):
+                self._run_item(pickle.dumps((rank, len(shards), pipeline)))
             assert not self.driver_scratch.exists()  # nothing was written where the driver's scratch was
         finally:
             away.rename(self.driver_scratch)

@@ -1,5 +1,6 @@
 """The pool of worker processes: all items are worked on, errors arrive, and nothing outlives the parent."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import tasks
 from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import InputError
+from storage.errors import Fault, InputError
 from tasks.core.context import StageContext
 from tasks.core.execution import Execution
 from tasks.executors.local import for_each_shard
@@ -31,7 +32,7 @@ class Note:
         (self.folder / item).write_text(str(os.getpid()))
 
 
-def make_build(folder: Path, workers: int) -> StageContext:
+def make_context(folder: Path, workers: int) -> StageContext:
     writer = ArtifactWriter(Store(str(folder / "store")), "filter", "0" * 16)
     return StageContext(writer, Execution(workers=workers), lambda done, total, unit: None)
 
@@ -40,7 +41,7 @@ def make_build(folder: Path, workers: int) -> StageContext:
 def test_every_item_is_worked_on_in_as_many_processes_as_there_may_be(tmp_path: Path, workers: int) -> None:
     items = [f"item-{number}" for number in range(5)]
     (tmp_path / "notes").mkdir()
-    for_each_shard(make_build(tmp_path, workers), items, Note(tmp_path / "notes"))
+    for_each_shard(make_context(tmp_path, workers), items, Note(tmp_path / "notes"))
     notes = {path.name: int(path.read_text()) for path in (tmp_path / "notes").iterdir()}
     assert sorted(notes) == items
     assert ({*notes.values()} == {os.getpid()}) == (workers == 1)
@@ -49,7 +50,32 @@ def test_every_item_is_worked_on_in_as_many_processes_as_there_may_be(tmp_path: 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_error_of_a_worker_is_raised_as_it_is(tmp_path: Path, workers: int) -> None:
     with pytest.raises(InputError, match=r"^b cannot be used$"):
-        for_each_shard(make_build(tmp_path, workers), ["a", "b"], Note(tmp_path, refused="b"))
+        for_each_shard(make_context(tmp_path, workers), ["a", "b"], Note(tmp_path, refused="b"))
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Kills the worker that is given the item, if there are fewer than `deaths` notes of that."""
+
+    folder: Path
+    item: str
+    deaths: int
+
+    def __call__(self, item: str) -> None:
+        if item == self.item and len(list(self.folder.iterdir())) < self.deaths:
+            (self.folder / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_shard_whose_worker_is_killed_is_done_again_once(tmp_path: Path, deaths: int) -> None:
+    (tmp_path / "notes").mkdir()
+    context, shown = make_context(tmp_path, 2), []
+    context.progress = lambda done, total, unit: shown.append(done)
+    failure = pytest.raises(Fault, match="filter of shard b cost 2") if deaths == 2 else contextlib.nullcontext()
+    with failure:
+        for_each_shard(context, ["a", "b", "c"], Deadly(tmp_path / "notes", "b", deaths), name="shard {}".format)
+    assert (shown[-1] == 3) == (deaths == 1)
 
 
 PARENT = """
