@@ -79,7 +79,7 @@ def reference() -> Outcome:
 
 def _plain_loss(model: TinyModel, step: int) -> Tensor:
     tokens, mask = rows(step)
-    hidden = model.gain * torch.tanh(torch.cumsum(model.embedding.weight[tokens[:, :-1]], 1))
+    hidden = model.gain.weight * torch.tanh(torch.cumsum(model.embedding.weight[tokens[:, :-1]], 1))
     logits = hidden @ model.head.weight.T + model.head.bias
     return F.cross_entropy(logits[mask], tokens[:, 1:][mask])
 

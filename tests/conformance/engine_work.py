@@ -35,8 +35,19 @@ CONFIG = TrainConfig(
 
 RATES = (1e-2, 8e-3, 5e-3, 1e-3)
 
-SECONDS = 180
+SECONDS = 270
 """In which processes must have ended."""
+
+
+class Gain(torch.nn.Module):
+    """A gain of its own module, as all parameters of our families are: ZeRO-3 gathers them by module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x
 
 
 class TinyModel(LanguageModel):
@@ -46,13 +57,13 @@ class TinyModel(LanguageModel):
         super().__init__()
         self.config = SimpleNamespace(vocab_size=VOCABULARY, learned_positions=False)
         self.embedding = torch.nn.Embedding(VOCABULARY, WIDTH)
-        self.gain = torch.nn.Parameter(torch.ones(WIDTH))
+        self.gain = Gain()
         self.head = torch.nn.Linear(WIDTH, VOCABULARY)
         self.register_buffer("seen", torch.tensor(3.0))
 
     def hidden(self, ids_BT: Tensor, documents_BT: Tensor | None = None, cache: Any = None) -> Tensor:
         x = self.embedding(ids_BT)
-        return self.gain * torch.tanh(x.cumsum(1))
+        return self.gain(torch.tanh(x.cumsum(1)))
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.head(hidden)

@@ -46,7 +46,7 @@ class ForgetsALittle(LocalEngine):
         super().__init__(objective, device, resume)
         if resume is not None:
             with torch.no_grad():
-                self.model.gain.mul_(1 + 1e-7)
+                self.model.gain.weight.mul_(1 + 1e-7)
 
 
 class OnlyKnowsItsOwnStates(LocalEngine):

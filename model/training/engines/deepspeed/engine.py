@@ -18,6 +18,7 @@ from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
     safe_set_full_optimizer_state,
+    safe_set_local_optimizer_state,
 )
 from torch import Tensor, nn
 
@@ -131,7 +132,15 @@ class DeepSpeedEngine:
         if resume is not None:
             for name, parameter in self.model.named_parameters():
                 for moment in MOMENTS:
-                    safe_set_full_optimizer_state(parameter, resume.moments[moment][name].to(self.device), moment)
+                    self._set_moment(parameter, moment, resume.moments[moment][name].to(self.device))
+
+    def _set_moment(self, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
+        if self.zero_stage < 3:
+            return safe_set_full_optimizer_state(parameter, value, moment)
+        # DeepSpeed 0.19.8's own call fails for sizes that the number of processes does not divide.
+        size = -(-value.numel() // self.world)
+        padded = nn.functional.pad(value.flatten(), (0, size * self.world - value.numel()))
+        safe_set_local_optimizer_state(parameter, padded.narrow(0, self.rank * size, size), moment)
 
     def __enter__(self) -> Self:
         return self
