@@ -109,7 +109,9 @@ class StoreReader:
                 self.expect(parts[part]["files"] == files, f"{name}: the part {part} has other files")
                 self.names(parts[part], name)
                 counts.update(parts[part]["counts"])
-        self.expect(dict(sorted(counts.items())) == manifest["counts"], f"{name}: counts are not those of its parts")
+        self.expect(
+            dict(sorted(counts.items())) == manifest["counts"], f"{name}: counts are not those of its parts"
+        )
 
         held: Counter[str] = Counter()
         for file in (*manifest["files"], *manifest["reports"]):

@@ -20,7 +20,12 @@ READER = Path(__file__).with_name("format_reader.py")
 def read(store: Path) -> dict[str, Any]:
     """Run the reader where it cannot import the project."""
     done = subprocess.run(
-        [sys.executable, "-P", str(READER), str(store)], cwd="/", env={}, capture_output=True, text=True, check=False
+        [sys.executable, "-P", str(READER), str(store)],
+        cwd="/",
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout, done.stderr
     return {**json.loads(done.stdout), "code": done.returncode}
