@@ -1,7 +1,7 @@
 """A reader of a finished store, written from docs/format.md alone: it imports nothing of the project.
 
-`python format_reader.py STORE` verifies every record, file, key and digest, decodes what the files hold and compares
-the counts with the records. Prints what it found as JSON; exit code 1 if anything is not as the page says.
+`python format_reader.py STORE` verifies every record, file, key and digest, decodes what the files hold and
+compares the counts with the records. Prints what it found as JSON; exit code 1 if anything is not as the page says.
 """
 
 import hashlib
@@ -171,7 +171,8 @@ def token_archive(path: Path) -> Counter[str]:
     counts: Counter[str] = Counter(documents=0, text_bytes=0, tokens=0)
     for row in table.to_pylist():
         ends = [place for place, token in enumerate(row["tokens"], 1) if token == about["eot_id"]]
-        assert ends == [len(row["tokens"])] and max(row["tokens"]) < about["vocab_size"], row["id"]
+        assert ends == [len(row["tokens"])], row["id"]
+        assert max(row["tokens"]) < about["vocab_size"], row["id"]
         for dot in ("", f".{row['subset']}"):
             counts[f"documents{dot}"] += 1
             counts[f"text_bytes{dot}"] += row["n_bytes"]
@@ -235,7 +236,7 @@ def weights(path: Path) -> Counter[str]:
         elements = 1
         for dimension in tensor["shape"]:
             elements *= dimension
-        assert tensor["dtype"] == "F32" and end - begin == 4 * elements, name
+        assert (tensor["dtype"], end - begin) == ("F32", 4 * elements), name
         numbers += elements
     assert len(data) == 8 + size + 4 * numbers, path
     return Counter(numbers=numbers)

@@ -1,4 +1,4 @@
-"""What the docs name exists: paths, links, modules, commands, entry-point groups; and the records they show are whole."""
+"""What the docs name exists: paths, links, modules, commands, entry-point groups; the records they show are whole."""
 
 import ast
 import hashlib
@@ -27,7 +27,7 @@ TOP = ("app", "benchmarks", "docs", "flows", "infra", "model", "storage", "tasks
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, TOP))})/[\w./<>*-]*")
 TOP_FILE = re.compile(r"(?<![\w/.-])[A-Z]+\.md\b|\bpyproject\.toml\b|\bconstraints\.txt\b")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-MODULE = re.compile(r"(?<![\w/.])(?:flows|model|storage|tasks|benchmarks)(?:\.[A-Za-z_]\w*)+(?![\w/])")
+MODULE = re.compile(r"(?<![\w/.])(?:flows|model|storage|tasks|benchmarks)(?:\.[A-Za-z_]\w*)++(?![/(])")
 MAKE = re.compile(r"\bmake ([a-z][a-z-]*)")
 PILE = re.compile(r"(?:^|[`/ ])pile ([a-z][a-z-]*)", re.MULTILINE)
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
@@ -77,7 +77,9 @@ def imports(name: str) -> bool:
 def defined(path: Path) -> set[str]:
     """Return the names that a module defines at its top."""
     tree = ast.parse(path.read_text())
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    targets = [node.targets for node in tree.body if isinstance(node, ast.Assign)]
+    targets += [[node.target] for node in tree.body if isinstance(node, ast.AnnAssign)]
+    names = {target.id for found in targets for target in found if isinstance(target, ast.Name)}
     return names | {
         node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
     }
