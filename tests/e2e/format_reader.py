@@ -1,7 +1,8 @@
 """A reader of a finished store, written from docs/format.md alone: it imports nothing of the project.
 
 `python format_reader.py STORE` verifies every record, file, key and digest, decodes what the files hold and
-compares the counts with the records. Prints what it found as JSON; exit code 1 if anything is not as the page says.
+compares the counts with the records. Prints what it found as JSON; exit code 1 if anything is not as the page
+says.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What the docs name exists: paths, links, modules, commands, entry-point groups; the records they show are whole."""
+"""What the docs name exists: paths, links, modules, commands, entry points; the records they show are whole."""
 
 import ast
 import hashlib
