@@ -190,18 +190,27 @@ def packed_sequences(path: Path) -> Counter[str]:
     file = pq.ParquetFile(path)
     lengths = file.read(["doc_lens"]).column("doc_lens").to_pylist()
     counts: Counter[str] = Counter(sequences=0, padding=0)
+    eot, probes = about["eot_id"], {about.get("tone_id"), about.get("field_id")}
+    ends = 0
     for number in range(file.metadata.num_row_groups):
         chunk = file.metadata.row_group(number).column(0)
         payload = chunk.num_values * row_tokens * width
         begin = chunk.data_page_offset + chunk.total_compressed_size - payload
         tokens = struct.unpack_from(f"<{chunk.num_values * row_tokens}{format_code}", data, begin)
         for row in range(chunk.num_values):
-            used = sum(lengths[counts["sequences"]])
-            padding = tokens[row * row_tokens + used : (row + 1) * row_tokens]
-            assert set(padding) <= {about["eot_id"]}, f"{path}: padding of row {row}"
+            begin_row = row * row_tokens
+            end = begin_row + sum(lengths[counts["sequences"]])
+            padding = tokens[end : begin_row + row_tokens]
+            assert set(padding) <= {eot}, f"{path}: padding of row {row}"
+            packed = [token for token in tokens[begin_row:end] if token not in probes]
+            counts["tokens"] += len(packed)
+            ends += packed.count(eot)
             counts["sequences"] += 1
             counts["padding"] += len(padding)
         assert max(tokens) < about["vocab_size"], path
+    assert ends % 2 == 0, f"{path}: an odd number of ends of texts"
+    counts["documents"] = ends // 2
+    counts["tokens"] -= ends // 2
     split = path.name.partition("-")[0]
     return counts + Counter({f"{name}.{split}": count for name, count in counts.items()})
 

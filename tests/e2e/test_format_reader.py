@@ -51,7 +51,7 @@ def test_the_reader_verifies_a_store_and_counts_what_the_manifests_count(demo_st
         "dedup": ("documents", "text_bytes"),
         "train-tokenizer": ("vocab_size",),
         "tokenize": ("documents", "text_bytes", "tokens"),
-        "pack": ("sequences", "sequences.train", "sequences.val", "padding"),
+        "pack": ("sequences", "sequences.train", "sequences.val", "padding", "tokens", "documents"),
     }.items():
         for count in counts:
             assert result["found"][stage][count] == manifests[stage].counts[count], (stage, count)
