@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.dynamic_module_utils
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, dynamic_module_utils, logging
+from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from model.export.architecture import Architecture
 from model.generation.generate import generate
@@ -193,18 +194,19 @@ def fresh_modules() -> Iterator[None]:
 
     It copies code to a cache in the home folder and keeps what it once imported from there.
     """
-    name = dynamic_module_utils.TRANSFORMERS_DYNAMIC_MODULE_NAME
+    dynamic_modules: Any = transformers.dynamic_module_utils
+    name = dynamic_modules.TRANSFORMERS_DYNAMIC_MODULE_NAME
 
     def forget() -> dict[str, Any]:
         return {key: sys.modules.pop(key) for key in list(sys.modules) if key.partition(".")[0] == name}
 
-    before, imported = dynamic_module_utils.HF_MODULES_CACHE, forget()
+    before, imported = dynamic_modules.HF_MODULES_CACHE, forget()
     with tempfile.TemporaryDirectory() as cache:
-        dynamic_module_utils.HF_MODULES_CACHE = cache
+        dynamic_modules.HF_MODULES_CACHE = cache
         try:
             yield
         finally:
-            dynamic_module_utils.HF_MODULES_CACHE = before
+            dynamic_modules.HF_MODULES_CACHE = before
             forget()
             sys.modules.update(imported)
             if cache in sys.path:

@@ -61,7 +61,8 @@ class S3Backend(StoreBackend):
     def read(self, path: str) -> bytes:
         """Return the content, with one request: a record that is being replaced is read old or new."""
         with self._explained(path):
-            return self.filesystem.cat_file(self._key(path), max_concurrency=1)
+            data: bytes = self.filesystem.cat_file(self._key(path), max_concurrency=1)
+            return data
 
     def write(self, path: str, data: bytes) -> None:
         """Write with one PUT."""

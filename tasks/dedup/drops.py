@@ -172,4 +172,4 @@ def _precedence(part: str) -> int:
 def _sampled(found: Duplicates) -> list[int]:
     near = np.flatnonzero(found.is_near)
     chosen = np.linspace(0, len(near) - 1, min(SAMPLES, len(near))).astype(np.int64)
-    return near[chosen].tolist()
+    return [int(number) for number in near[chosen]]

@@ -59,7 +59,8 @@ class BagOfWords:
 
     def predict(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the likeliest class of each text, one of those that were seen."""
-        return self._classes[_logits(hashed_words(texts)[:, self._used], self._coefficients).argmax(axis=1)]
+        logits = _logits(hashed_words(texts)[:, self._used], self._coefficients)
+        return np.take(self._classes, logits.argmax(axis=1))
 
 
 def commonest_class(labels: NDArray[np.int64]) -> int:
@@ -104,7 +105,8 @@ def fit_softmax(
 
     options = {"maxiter": MAX_ITERATIONS}
     found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=options)
-    return found.x.reshape(shape)
+    best: NDArray[np.float64] = found.x.reshape(shape)
+    return best
 
 
 def _best_penalty(features: csr_matrix, labels: NDArray[np.int64], classes: int) -> float:
@@ -120,4 +122,5 @@ def _best_penalty(features: csr_matrix, labels: NDArray[np.int64], classes: int)
 
 
 def _logits(features: csr_matrix, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-    return features @ coefficients[:-1] + coefficients[-1]
+    logits: NDArray[np.float64] = features @ coefficients[:-1] + coefficients[-1]
+    return logits

@@ -65,7 +65,8 @@ def packed_field_map(model: Artifact) -> Mapping[str, FieldName | None]:
             f"the labels of {model.ref} must be known to evaluate its heads, but {name}, which it was trained on, "
             f"is not in the store; run the recipe again with `pile run`, which packs what is missing"
         )
-    return packed.config.get("field_map", {})
+    field_map: Mapping[str, FieldName | None] = packed.config.get("field_map", {})
+    return field_map
 
 
 def read_tokens(trained: Trained) -> int:
