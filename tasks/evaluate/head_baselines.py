@@ -60,7 +60,8 @@ class BagOfWords:
     def predict(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the likeliest class of each text, one of those that were seen."""
         logits = _logits(hashed_words(texts)[:, self._used], self._coefficients)
-        return np.take(self._classes, logits.argmax(axis=1))
+        likeliest: NDArray[np.int64] = np.take(self._classes, logits.argmax(axis=1))
+        return likeliest
 
 
 def commonest_class(labels: NDArray[np.int64]) -> int:
