@@ -18,14 +18,20 @@ def engines() -> list[Any]:
     """Return engine and number of processes, for each that the engine can run."""
     found = []
     for name, member in ENGINES.members():
-        marks = [] if name == DEFAULT else [pytest.mark.slow]
         for options in OPTIONS.get(name, [{}]):
             engine = member(**options)
             for processes in (2,) if options else (1, 2):
                 if can_run(engine, processes):
                     values = [name, *map(str, options.values()), f"{processes} processes"]
-                    found.append(pytest.param((engine, processes), id="-".join(values), marks=marks))
+                    found.append(pytest.param((engine, processes), id="-".join(values), marks=marks_of(name, processes)))
     return found
+
+
+def marks_of(name: str, processes: int) -> list[pytest.MarkDecorator]:
+    """Every check starts processes anew, which takes minutes where two of them share two cores with the tests."""
+    if name == DEFAULT:
+        return []
+    return [pytest.mark.slow if processes == 1 else pytest.mark.long]
 
 
 def can_run(engine: EngineConfig, processes: int) -> bool:
