@@ -1,5 +1,6 @@
 """The pool of worker processes: all items are worked on, errors arrive, and nothing outlives the parent."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tasks
-from storage.errors import InputError
+from storage.errors import Fault, InputError
 from storage.store import Store
 from storage.writer import ArtifactWriter
 from tasks.build import Build, Execution
@@ -49,6 +50,31 @@ def test_every_item_is_worked_on_in_as_many_processes_as_there_may_be(tmp_path: 
 def test_error_of_a_worker_is_raised_as_it_is(tmp_path: Path, workers: int) -> None:
     with pytest.raises(InputError, match=r"^b cannot be used$"):
         for_each_shard(make_build(tmp_path, workers), ["a", "b"], Note(tmp_path, refused="b"))
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Kills the worker that is given the item, if there are fewer than `deaths` notes of that."""
+
+    folder: Path
+    item: str
+    deaths: int
+
+    def __call__(self, item: str) -> None:
+        if item == self.item and len(list(self.folder.iterdir())) < self.deaths:
+            (self.folder / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_shard_whose_worker_is_killed_is_done_again_once(tmp_path: Path, deaths: int) -> None:
+    (tmp_path / "notes").mkdir()
+    build, shown = make_build(tmp_path, 2), []
+    build.progress = lambda done, total, unit: shown.append(done)
+    failure = pytest.raises(Fault, match="filter of shard b cost 2") if deaths == 2 else contextlib.nullcontext()
+    with failure:
+        for_each_shard(build, ["a", "b", "c"], Deadly(tmp_path / "notes", "b", deaths), name="shard {}".format)
+    assert (shown[-1] == 3) == (deaths == 1)
 
 
 PARENT = """
