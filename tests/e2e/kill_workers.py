@@ -27,7 +27,7 @@ from kill_at_random import digests, environment, kill_tree, run_command, say
 
 STAGES = ("download", "filter", "dedup", "tokenize", "pack")
 """The stages that have workers."""
-SMALL = ["execution.workers=2", "download.python_environment_bytes=6000000", "download.shard_bytes=500000"]
+SMALL = ["execution.workers=2", "download.source.text_bytes=6000000", "download.shard_bytes=500000"]
 HANG_SECONDS = 1200
 """A run that takes longer hangs: some two minutes is what it takes, on two busy cores."""
 

@@ -22,10 +22,10 @@ pytestmark = [pytest.mark.slow]
 Run = dict[str, Any]
 
 SMALL = {
-    "download.python_environment_bytes": 600_000,
+    "download.source.text_bytes": 600_000,
+    "download.source.val_fraction": 0.05,
+    "download.source.test_fraction": 0.1,
     "download.shard_bytes": 200_000,
-    "download.val_fraction": 0.05,
-    "download.test_fraction": 0.1,
     "train_tokenizer.vocab_size": 512,
     "pack.sequence_length": 64,
     "train.model": {"family": "rope", "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "d_model": 32, "d_ff": 48},
