@@ -17,6 +17,9 @@ from storage.errors import Fault, InputError
 
 POOLS = ("cpu", "gpu")
 
+PACKAGES = ("flows", "infra", "model", "storage", "tasks")
+CODE = Path(__file__).parents[2]
+
 
 @dataclass
 class _Service:
@@ -43,9 +46,11 @@ class LocalServices:
     def run(self) -> None:
         """Bring everything up and stay until Ctrl-C or SIGTERM.
 
-        Raises: InputError if the port is taken; Fault if a service does not start or ends by itself.
+        Raises: InputError if the port is taken or the folder hides our packages; Fault if a service does not start
+        or ends by itself.
         """
         self._check_port()
+        check_folder(Path.cwd())
         try:
             self._start("server", ["server", "start", "--host", self.host, "--port", str(self.port)])
             self._wait_for_server()
@@ -148,3 +153,13 @@ class LocalServices:
                 except subprocess.TimeoutExpired:
                     os.killpg(service.process.pid, signal.SIGKILL)
                     service.process.wait()
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError if `folder` holds other packages of our names: Prefect imports from where it is started."""
+    hiding = [path.name for name in PACKAGES for path in (folder / name, folder / f"{name}.py") if path.exists()]
+    if hiding and folder.resolve() != CODE.resolve():
+        raise InputError(
+            f"`pile up` must start in a folder without {', '.join(PACKAGES)}, which Prefect would import for "
+            f"ours, but {folder} holds {', '.join(hiding)}; start it in another folder"
+        )

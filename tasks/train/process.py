@@ -60,6 +60,7 @@ def _trainer(job: TrainingJob, job_file: Path) -> Iterator[subprocess.Popen[byte
     environment = {
         **inherited,
         "PYTHONPATH": os.pathsep.join([str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONSAFEPATH": "1",  # torchrun too: a folder `model` where we were started is the user's
         PARENT_VARIABLE: str(os.getpid()),
         "OMP_NUM_THREADS": str(job.threads),
         # Waiting threads that spin steal from the working ones when cores are shared: on two cores with one other

@@ -23,7 +23,9 @@ def engines() -> list[Any]:
             for processes in (2,) if options else (1, 2):
                 if can_run(engine, processes):
                     values = [name, *map(str, options.values()), f"{processes} processes"]
-                    found.append(pytest.param((engine, processes), id="-".join(values), marks=marks_of(name, processes)))
+                    found.append(
+                        pytest.param((engine, processes), id="-".join(values), marks=marks_of(name, processes))
+                    )
     return found
 
 

@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
 ]
 
+CODE = Path(__file__).parents[2]
 WAIT_SECONDS = 60
 STEPS = 500
 """Two seconds of training on an idle core: long enough to be met alive after its first checkpoint."""
@@ -51,10 +52,13 @@ except (Fault, KeyboardInterrupt) as error:
 
 
 @contextmanager
-def stage_process(store: Store) -> Iterator[subprocess.Popen[str]]:
-    """Run the stage in a process group of its own, as a shell would."""
-    command = [sys.executable, "-c", STAGE_PROCESS, store.url, str(STEPS)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+def stage_process(store: Store, folder: Path = CODE) -> Iterator[subprocess.Popen[str]]:
+    """Run the stage from `folder`, in a process group of its own, as a shell would."""
+    command = [sys.executable, "-P", "-c", STAGE_PROCESS, store.url, str(STEPS)]
+    environment = {**os.environ, "PYTHONPATH": str(CODE)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=folder, env=environment
+    ) as process:
         try:
             yield process
         finally:
@@ -99,8 +103,8 @@ def worker_of(trainer: int) -> int:
     return worker
 
 
-def output_of(store: Store) -> str:
-    with stage_process(store) as process:
+def output_of(store: Store, folder: Path = CODE) -> str:
+    with stage_process(store, folder) as process:
         return process.communicate(timeout=WAIT_SECONDS)[0]
 
 
@@ -127,6 +131,13 @@ def test_training_survives_the_death_of_its_process(tiny_corpus, undisturbed: st
     assert "killed by signal SIGKILL" in output
     assert "continuing from a checkpoint" in output_of(store)
     assert result(store)[1] == undisturbed
+
+
+def test_training_runs_beside_folders_of_the_same_names(tiny_corpus, tmp_path: Path) -> None:
+    for name in ("flows", "infra", "model", "storage", "tasks"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        (tmp_path / "own" / name / "__init__.py").write_text("raise ImportError('the package of the user')\n")
+    assert "DIGEST" in output_of(tiny_corpus.store, tmp_path / "own")
 
 
 def test_training_whose_worker_is_killed_says_so_in_one_line(tiny_corpus) -> None:
