@@ -105,7 +105,7 @@ class ForgetsUnfinished(LocalBackend):
         for folder in (temporary.parent, (self.root / path).parent):
             folder.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
-        time.sleep(0.02)  # so that a kill finds it here
+        time.sleep(0.3)  # so that a kill finds it here, on a busy machine too
         os.replace(temporary, self.root / path)
 
     def abandon(self, name: str) -> None:
