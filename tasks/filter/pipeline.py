@@ -1,4 +1,4 @@
-"""The datatrove pipeline of the filter stage: read a shard, ask the policies, sign, commit the part.
+"""The datatrove pipeline of the filter stage: read a shard, ask the rules, sign, commit the part.
 
 One task is one shard. The last step writes what the others let through and commits the part when the shard is
 complete; on an exception nothing is committed.
@@ -18,9 +18,9 @@ from storage.artifacts.writer import ArtifactWriter
 from storage.formats.documents import DOCUMENTS, Document, DocumentWriter, read_documents
 from storage.formats.signatures import SIGNATURES, SignatureWriter
 from tasks.filter.config import FilterConfig
-from tasks.filter.rules.blocks import FilterResult, policy_blocks
-from tasks.filter.signatures import Signer, exact_hash
-from tasks.filter.words import WhitespaceTokenizer, word_table
+from tasks.filter.rules.base import judge_document
+from tasks.filter.rules.registry import make_rule
+from tasks.filter.signatures import Signer
 from tasks.reports.drop_counts import count_dropped, count_kept
 
 SAMPLES = 3
@@ -60,22 +60,22 @@ class ReadShard(PipelineStep):
 
 
 class PolicyFilter(BaseFilter):
-    """Asks the blocks of the policy that the document's subset has; the first that says no decides."""
+    """Asks the rules of the policy that the document's subset has; the first that says no decides."""
 
     name = "Policies"
 
     def __init__(self, config: FilterConfig, dropped: "DroppedDocuments") -> None:
         super().__init__(exclusion_writer=dropped)
-        tokenizer = WhitespaceTokenizer()
         self.config = config
-        self.blocks = {name: policy_blocks(policy, tokenizer) for name, policy in config.policies.items()}
+        self.rules = {name: [make_rule(rule) for rule in policy.rules] for name, policy in config.policies.items()}
 
-    def filter(self, doc: Passed) -> FilterResult:
-        """Decide about one document."""
-        for block in self.blocks[self.config.policy_name(doc.metadata["subset"])]:
-            result = block.filter(doc)
-            if result is not True:
-                return result
+    def filter(self, doc: Passed) -> bool | tuple[bool, str]:
+        """Decide about one document; its text is then as the rules left it."""
+        view, drop = judge_document(self.rules[self.config.policy_name(doc.metadata["subset"])], doc.text)
+        if drop is not None:
+            doc.metadata["filter_value"] = drop.value
+            return False, drop.reason
+        doc.text, doc.metadata["view"] = view.text, view
         return True
 
 
@@ -85,7 +85,7 @@ class DroppedDocuments:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.samples: list[dict[str, str]] = []
+        self.samples: list[dict[str, str | float]] = []
         self._per_reason: Counter[str] = Counter()
 
     def __enter__(self) -> "DroppedDocuments":
@@ -102,8 +102,14 @@ class DroppedDocuments:
         count_dropped(self.counts, subset, reason)
         self._per_reason[reason] += 1
         if self._per_reason[reason] <= SAMPLES:
-            text = document.text[:SAMPLE_CHARACTERS]
-            self.samples.append({"subset": subset, "reason": reason, "id": document.id, "text": text})
+            sample = {
+                "subset": subset,
+                "reason": reason,
+                "id": document.id,
+                "text": document.text[:SAMPLE_CHARACTERS],
+            }
+            value = document.metadata["filter_value"]
+            self.samples.append(sample if value is None else {**sample, "value": value})
 
 
 class SignDocuments(PipelineStep):
@@ -121,11 +127,11 @@ class SignDocuments(PipelineStep):
         """Sign what comes through."""
         for document in data:
             with self.track_time():
-                document.metadata["exact"] = exact_hash(document.text)
+                view = document.metadata["view"]
+                document.metadata["exact"] = view.exact_hash
                 document.metadata["minhash"] = None
                 if self.config.policy(document.metadata["subset"]).minhash:
-                    words = word_table().words(document.text)
-                    document.metadata["minhash"] = self.signer.signature(words.normalised_hashes())
+                    document.metadata["minhash"] = self.signer.signature(view.words.normalised_hashes())
             yield document
 
 

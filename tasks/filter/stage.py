@@ -13,7 +13,8 @@ from tasks.filter.config import FilterConfig
 
 STAGE = Stage(
     name="filter",
-    version=1,
+    # 2: a policy became an ordered list of named rules with versions; the same documents are kept.
+    version=2,
     config=FilterConfig,
     build=LazyFunction("tasks.filter.build:filter_corpus"),
     inputs={"corpus": "download"},

@@ -7,6 +7,7 @@ instead of the 2 us that Python needs to normalise one.
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from functools import cache, cached_property
 from itertools import islice
 from typing import TypeVar
@@ -76,14 +77,21 @@ class WhitespaceTokenizer(WordTokenizer):
 class DocumentWords:
     """The words of one document, with what the table knows about each of them."""
 
-    def __init__(self, rows: npt.NDArray[np.void], normalised: Hashes, numbers: Integers) -> None:
+    def __init__(
+        self, rows: npt.NDArray[np.void], normalised: Hashes, numbers: Integers, numbering: Mapping[str, int]
+    ) -> None:
         self.rows = rows
         self.numbers = numbers
         """The number of each word in the table."""
         self._normalised = normalised
+        self._numbering = numbering
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __contains__(self, word: str) -> bool:
+        number = self._numbering.get(word)
+        return number is not None and bool((self.numbers == number).any())
 
     @cached_property
     def ends(self) -> Integers:
@@ -118,7 +126,7 @@ class WordTable:
 
     def __init__(self) -> None:
         self._text: str | None = None
-        self._words = DocumentWords(np.empty(0, ROW), np.empty(0, np.uint64), np.empty(0, np.int64))
+        self._words = DocumentWords(np.empty(0, ROW), np.empty(0, np.uint64), np.empty(0, np.int64), {})
         self._is_letter = _Letters()
         self._forget()
 
@@ -147,7 +155,7 @@ class WordTable:
         numbers = np.fromiter(map(self._numbers.__getitem__, words), np.int64, len(words))
         if len(self._numbers) > known:
             self._learn(list(islice(reversed(self._numbers), len(self._numbers) - known))[::-1], known)
-        return DocumentWords(self._rows[numbers], self._normalised, numbers)
+        return DocumentWords(self._rows[numbers], self._normalised, numbers, self._numbers)
 
     def _learn(self, words: list[str], first: int) -> None:
         """Fill the rows of new words, all of them at once."""

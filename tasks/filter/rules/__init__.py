@@ -1,1 +1,1 @@
-"""Rules that drop documents, one file each."""
+"""Rules that keep, drop or rewrite documents, one file each."""

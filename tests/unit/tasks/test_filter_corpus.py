@@ -21,15 +21,16 @@ from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
 from tasks.filter.config import FilterConfig
 from tasks.filter.pipeline import SAMPLE_CHARACTERS, SAMPLES, filter_pipeline
-from tasks.filter.policies import CodeRules, GopherQuality, LengthRules, Policy
+from tasks.filter.policies import Policy
+from tasks.filter.rules.registry import rule_config
 from tasks.filter.signatures import exact_hash
 from tasks.filter.stage import STAGE
 
 CONFIG = FilterConfig(
     policies={
-        "prose": Policy(gopher_quality=GopherQuality(min_doc_words=5, min_stop_words=1)),
-        "code": Policy(code=CodeRules(max_line_characters=80), minhash=False),
-        "mild": Policy(length=LengthRules(min_characters=4)),
+        "prose": Policy(rules=(rule_config("gopher-quality", min_doc_words=5, min_stop_words=1),)),
+        "code": Policy(rules=(rule_config("code", max_line_characters=80),), minhash=False),
+        "mild": Policy(rules=(rule_config("length", min_characters=4),)),
     },
     subsets={"Books": "prose", "Program.Source": "code"},
     default_policy="mild",

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from random import Random
+from typing import Any
 
 import pytest
 from datatrove.data import Document
@@ -8,22 +9,14 @@ from datatrove.pipeline.filters import FineWebQualityFilter, GopherQualityFilter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.filter.policies import (
-    POLICIES,
-    CodeRules,
-    FineWebQuality,
-    GopherQuality,
-    GopherRepetition,
-    LengthRules,
-    Policy,
-)
-from tasks.filter.rules.blocks import (
-    CodeFilter,
-    FastGopherQuality,
-    FastGopherRepetition,
-    LengthFilter,
-    policy_blocks,
-)
+from tasks.filter.policies import POLICIES
+from tasks.filter.rules.base import KEEP, Drop, Judgement, Rewrite, Rule, judge_document
+from tasks.filter.rules.code import Code, CodeRule
+from tasks.filter.rules.gopher_quality import GopherQuality, GopherQualityRule
+from tasks.filter.rules.gopher_repetition import GopherRepetition, GopherRepetitionRule
+from tasks.filter.rules.length import Length, LengthRule
+from tasks.filter.rules.registry import make_rule, rule_config
+from tasks.filter.rules.view import DocumentView
 from tasks.filter.words import WhitespaceTokenizer
 
 TOKENIZER = WhitespaceTokenizer()
@@ -62,6 +55,17 @@ prose_documents = st.lists(st.tuples(sentences, st.integers(0, 10_000)), min_siz
 )
 documents = st.one_of(wild_documents, prose_documents)
 
+
+def decision(judgement: Judgement) -> object:
+    """Return a judgement as datatrove writes it."""
+    return (False, judgement.reason) if isinstance(judgement, Drop) else judgement == KEEP
+
+
+def settings_of(rules: GopherQuality | GopherRepetition) -> dict[str, Any]:
+    """Return the arguments of the stock filter."""
+    return {name: value for name, value in rules if name != "rule"}
+
+
 quality = st.builds(
     GopherQuality,
     min_doc_words=st.integers(1, 60),
@@ -90,12 +94,11 @@ repetition = st.builds(
 @given(documents, quality)
 @example(PROSE, GopherQuality())
 def test_gopher_quality_decides_as_the_stock_block(text: str, rules: GopherQuality) -> None:
-    settings = {**dict(rules), "stop_words": list(rules.stop_words)}
-    document = Document(text, "id")
+    settings = {**settings_of(rules), "stop_words": list(rules.stop_words)}
 
-    found = FastGopherQuality(**settings, language=TOKENIZER).filter(document)
+    found = GopherQualityRule(rules).judge(DocumentView(text))
 
-    assert found == GopherQualityFilter(**settings, language=TOKENIZER).filter(document)
+    assert decision(found) == GopherQualityFilter(**settings, language=TOKENIZER).filter(Document(text, "id"))
 
 
 @settings(max_examples=500, deadline=None)
@@ -103,11 +106,11 @@ def test_gopher_quality_decides_as_the_stock_block(text: str, rules: GopherQuali
 @example(" ".join(f"word{i}" for i in range(100)), GopherRepetition())
 @example("ab c d e f g h i " * 20 + "a bc d e f g hi j " * 20, GopherRepetition(top_n_grams=()))
 def test_gopher_repetition_decides_as_the_stock_block(text: str, rules: GopherRepetition) -> None:
-    document = Document(text, "id")
+    stock = GopherRepetitionFilter(**settings_of(rules), language=TOKENIZER)
 
-    found = FastGopherRepetition(**dict(rules), language=TOKENIZER).filter(document)
+    found = GopherRepetitionRule(rules).judge(DocumentView(text))
 
-    assert found == GopherRepetitionFilter(**dict(rules), language=TOKENIZER).filter(document)
+    assert decision(found) == stock.filter(Document(text, "id"))
 
 
 def test_gopher_repetition_of_clean_prose_never_asks_the_stock_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,37 +121,52 @@ def test_gopher_repetition_of_clean_prose_never_asks_the_stock_block(monkeypatch
     random = Random(0)
     text = "\n".join(" ".join(random.choices(VOCABULARY, k=12)) for _ in range(200))
 
-    assert FastGopherRepetition(language=TOKENIZER).filter(Document(text, "id")) is True
+    assert GopherRepetitionRule(GopherRepetition()).judge(DocumentView(text)) == KEEP
 
 
-def test_blocks_never_change_a_document() -> None:
+@settings(max_examples=100, deadline=None)
+@given(documents)
+def test_fineweb_quality_decides_as_the_stock_block(text: str) -> None:
+    stock = FineWebQualityFilter(short_line_length=11, language=TOKENIZER)
+
+    found = make_rule(rule_config("fineweb-quality", short_line_length=11)).judge(DocumentView(text))
+
+    assert decision(found) == stock.filter(Document(text, "id"))
+
+
+def test_our_policies_never_change_a_document() -> None:
     text = "  \n" + PROSE * 3 + "\n\n\n- {a} \t\n"
     for policy in POLICIES.values():
-        document = Document(text, "id")
-        for block in policy_blocks(policy, TOKENIZER):
-            block.filter(document)
-        assert document.text == text
+        view, _ = judge_document([make_rule(rule) for rule in policy.rules], text)
+        assert view.text is text
 
 
-def test_policy_blocks_take_every_setting_of_the_policy() -> None:
-    policy = Policy(
-        length=LengthRules(min_characters=3),
-        code=CodeRules(),
-        gopher_quality=GopherQuality(min_doc_words=7),
-        gopher_repetition=GopherRepetition(dup_line_frac=0.9),
-        fineweb_quality=FineWebQuality(short_line_length=11),
-    )
-    length, code, gopher_quality, gopher_repetition, fineweb = policy_blocks(policy, TOKENIZER)
+class Replace(Rule[Length]):
+    """Rewrites what the length rule drops."""
 
-    assert isinstance(length, LengthFilter)
-    assert isinstance(code, CodeFilter)
-    assert isinstance(gopher_quality, GopherQualityFilter)
-    assert gopher_quality.min_doc_words == 7
-    assert isinstance(gopher_repetition, GopherRepetitionFilter)
-    assert gopher_repetition.dup_line_frac == 0.9
-    assert isinstance(fineweb, FineWebQualityFilter)
-    assert fineweb.short_line_length == 11
-    assert all(block.language is TOKENIZER for block in (gopher_quality, gopher_repetition, fineweb))
+    def __init__(self, text: str) -> None:
+        super().__init__(Length(min_words=3))
+        self.text = text
+
+    @classmethod
+    def examples(cls) -> tuple[Length, list[tuple[str, Judgement]]]:
+        return Length(), []
+
+    def judge(self, view: DocumentView) -> Judgement:
+        return Rewrite(self.text) if len(view.words) < 3 else KEEP
+
+
+def test_rules_behind_one_that_rewrites_judge_the_new_text() -> None:
+    length = make_rule(rule_config("length", min_words=3))
+
+    view, drop = judge_document([Replace("one two three"), length], "one")
+    assert (view.text, drop) == ("one two three", None)
+    assert judge_document([length, Replace("one two three")], "one")[1] == Drop("too-few-words")
+
+
+@pytest.mark.parametrize(("rules", "text"), [([], " \n"), ([Replace("\t")], "one")], ids=["read", "rewritten"])
+def test_document_of_white_space_is_dropped_whatever_the_rules(rules: list[Rule[Length]], text: str) -> None:
+    assert judge_document(rules, text)[1] == Drop("empty")
 
 
 @pytest.mark.parametrize(
@@ -163,9 +181,9 @@ def test_policy_blocks_take_every_setting_of_the_policy() -> None:
     ],
 )
 def test_length_filter_names_the_bound_that_is_broken(text: str, expected: object) -> None:
-    rules = LengthRules(min_characters=4, min_words=3, max_characters=100)
+    rules = Length(min_characters=4, min_words=3, max_characters=100)
 
-    assert LengthFilter(rules).filter(Document(text, "id")) == expected
+    assert decision(LengthRule(rules).judge(DocumentView(text))) == expected
 
 
 SOURCE = "def add(first, second):\n    return first + second\n" * 4
@@ -186,21 +204,19 @@ SOURCE = "def add(first, second):\n    return first + second\n" * 4
     ids=["source", "long line", "minified", "marks", "accents", "accents and marks", "generated", "late marker"],
 )
 def test_code_filter_names_the_rule_that_is_broken(text: str, expected: object) -> None:
-    assert CodeFilter(CodeRules()).filter(Document(text, "id")) == expected
+    assert decision(CodeRule(Code()).judge(DocumentView(text))) == expected
 
 
-def test_blocks_work_without_the_spacy_package() -> None:
+def test_rules_work_without_the_spacy_package() -> None:
     program = (
         "import sys; sys.modules['spacy'] = None\n"
-        "from datatrove.data import Document\n"
-        "from tasks.filter.rules.blocks import policy_blocks\n"
         "from tasks.filter.policies import POLICIES\n"
-        "from tasks.filter.words import WhitespaceTokenizer\n"
-        "from tasks.filter.signatures import Signer, exact_hash\n"
+        "from tasks.filter.rules.base import judge_document\n"
+        "from tasks.filter.rules.registry import make_rule\n"
         f"text = {PROSE!r} * 9\n"
         "for policy in POLICIES.values():\n"
-        "    for block in policy_blocks(policy, WhitespaceTokenizer()):\n"
-        "        block.filter(Document(text, 'id'))\n"
+        "    for rule in policy.rules:\n"
+        "        judge_document([make_rule(rule)], text)[0].exact_hash\n"
     )
 
     subprocess.run([sys.executable, "-c", program], check=True)

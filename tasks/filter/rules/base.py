@@ -1,0 +1,106 @@
+"""What a filter rule promises: it looks at one document and keeps, drops or rewrites it.
+
+A rule is one file beside this one, or in another package, and one line in `registry.py` (or an entry point of the
+group `pile_pipeline.rules`). `tests/conformance/rule_checks.py` checks each promise on every one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from storage.config import Config
+from tasks.filter.rules.view import DocumentView
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The rule has nothing against the document."""
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The document goes; the rules behind this one are not asked."""
+
+    reason: str
+    """Names the bound that was broken, with letters, digits, `-` and `_`: it becomes the name of a count."""
+    value: float | None = field(default=None, compare=False)
+    """What was measured, if it was a number; shown with the samples of dropped documents."""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """The document stays with another text, which the rules behind this one judge."""
+
+    text: str
+
+
+Judgement = Keep | Drop | Rewrite
+
+KEEP = Keep()
+EMPTY = "empty"
+"""Reason for dropping a document of nothing but white space, whatever the rules of its policy."""
+
+
+class RuleConfig(Config):
+    """What a user may choose about a rule; a member of the union `rules` of a policy.
+
+    A subclass has a field `rule: Literal["..."]` with the name in the registry as its default. All its fields
+    shape the result and are part of the key of the filter, together with the version.
+    """
+
+    version: ClassVar[int] = 1
+    """Raised when the same fields give other judgements."""
+
+    rule: str
+
+    def identity(self) -> dict[str, Any]:
+        """Return name, version and fields as plain JSON values."""
+        return {**super().identity(), "version": self.version}
+
+
+ConfigT = TypeVar("ConfigT", bound=RuleConfig)
+
+
+class Rule(ABC, Generic[ConfigT]):
+    """A rule, made from its config alone; asked in the order of the policy.
+
+    - It judges any text without raising: none at all, one line of megabytes, any writing system.
+    - The judgement follows from the config and the text: no other document, clock, random number or machine has
+      a part in it.
+    - A reason says which bound was broken and never what was measured: the reasons of a config are few.
+    - What it has rewritten it keeps when asked again.
+    - It changes nothing that the view returns.
+    - It can be pickled, before and after it has judged.
+    - Importing it is quick: recipes do. datatrove and other large packages are imported when it judges.
+    """
+
+    config_type: ClassVar[type[RuleConfig]]
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> tuple[ConfigT, list[tuple[str, Judgement]]]:
+        """Return a config, and texts with the judgement that it gives: some kept, some not."""
+
+    @abstractmethod
+    def judge(self, view: DocumentView) -> Judgement:
+        """Return `KEEP`, why the document is dropped, or its new text."""
+
+
+def judge_document(rules: Iterable[Rule[Any]], text: str) -> tuple[DocumentView, Drop | None]:
+    """Ask rules in order; return the document as they leave it and why it is dropped, None if it is kept."""
+    view = DocumentView(text)
+    if not view.characters:
+        return view, Drop(EMPTY, 0)
+    for rule in rules:
+        judgement = rule.judge(view)
+        if isinstance(judgement, Drop):
+            return view, judgement
+        if isinstance(judgement, Rewrite):
+            view = DocumentView(judgement.text)
+            if not view.characters:
+                return view, Drop(EMPTY, 0)
+    return view, None

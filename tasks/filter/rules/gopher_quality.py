@@ -1,0 +1,122 @@
+"""The rules of Gopher about the quality of running text, from the word table instead of loops over words."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from tasks.filter.rules.base import KEEP, Drop, Judgement, Rule, RuleConfig
+from tasks.filter.rules.view import DocumentView
+
+
+class GopherQuality(RuleConfig):
+    """datatrove's GopherQualityFilter on whitespace words; null switches a bound off. Is it running text?
+
+    Source: Rae et al. 2021, arXiv:2112.11446, table A1. Field names are datatrove's.
+    """
+
+    rule: Literal["gopher-quality"] = "gopher-quality"
+    min_doc_words: int = Field(default=50, ge=1)
+    """Fewest words that are more than punctuation."""
+    max_doc_words: int | None = Field(default=100_000, ge=1)
+    """Most words; null for books."""
+    min_avg_word_length: float | None = Field(default=3.0, gt=0)
+    """Fewest characters per word, on average."""
+    max_avg_word_length: float | None = Field(default=10.0, gt=0)
+    """Most characters per word, on average."""
+    max_symbol_word_ratio: float | None = Field(default=0.1, gt=0)
+    """Most `#` per word, and most ellipses per word."""
+    max_bullet_lines_ratio: float | None = Field(default=0.9, gt=0, le=1)
+    """Largest share of lines that begin with a bullet or a dash."""
+    max_ellipsis_lines_ratio: float | None = Field(default=0.3, gt=0, le=1)
+    """Largest share of lines that end with an ellipsis."""
+    max_non_alpha_words_ratio: float | None = Field(default=0.8, gt=0, le=1)
+    """Smallest share of words with a letter in them; datatrove's name says the opposite of what it does."""
+    min_stop_words: int = Field(default=2, ge=0)
+    """How many different stop words must occur; 0 for text that need not be English."""
+    stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+    """The stop words, in lower case; matched exactly."""
+
+
+class GopherQualityRule(Rule[GopherQuality]):
+    """Decides as datatrove's filter does, with its reasons."""
+
+    config_type = GopherQuality
+
+    @classmethod
+    def examples(cls) -> tuple[GopherQuality, list[tuple[str, Judgement]]]:
+        """Return one text for each bound."""
+        prose = "The cat and the dog sat on the mat, and then they had to be off. "
+        return GopherQuality(min_doc_words=5, max_doc_words=60), [
+            (prose, KEEP),
+            ("The cat and", Drop("gopher_short_doc")),
+            (prose * 5, Drop("gopher_long_doc")),
+            ("a b c d e f g", Drop("gopher_below_avg_threshold")),
+            ("antidisestablishmentarianism " * 5, Drop("gopher_above_avg_threshold")),
+            (prose + "# " * 5, Drop("gopher_too_many_hashes")),
+            (prose + "... " * 5, Drop("gopher_too_many_ellipsis")),
+            ("- the words\n- and lists\n- that have\n- dashes with", Drop("gopher_too_many_bullets")),
+            (f"{prose}\nof ...", Drop("gopher_too_many_end_ellipsis")),
+            ("100 200 300 400 the", Drop("gopher_below_alpha_threshold")),
+            ("One two three four five six seven", Drop("gopher_enough_stop_words")),
+        ]
+
+    def judge(self, view: DocumentView) -> Judgement:
+        """Look at words, then at lines, then at letters and stop words."""
+        return self._by_lengths(view) or self._by_symbols(view) or self._by_lines(view) or self._by_letters(view)
+
+    def _by_lengths(self, view: DocumentView) -> Drop | None:
+        rules = self.config
+        lengths = view.words.rows["characters"][~view.words.rows["only_marks"]]
+        if len(lengths) < rules.min_doc_words:
+            return Drop("gopher_short_doc", len(lengths))
+        if rules.max_doc_words and len(lengths) > rules.max_doc_words:
+            return Drop("gopher_long_doc", len(lengths))
+        mean = int(lengths.sum()) / len(lengths)
+        if rules.min_avg_word_length and mean < rules.min_avg_word_length:
+            return Drop("gopher_below_avg_threshold", mean)
+        if rules.max_avg_word_length and mean > rules.max_avg_word_length:
+            return Drop("gopher_above_avg_threshold", mean)
+        return None
+
+    def _by_symbols(self, view: DocumentView) -> Drop | None:
+        most = self.config.max_symbol_word_ratio
+        if not most:
+            return None
+        hashes = view.text.count("#") / len(view.words)
+        if hashes > most:
+            return Drop("gopher_too_many_hashes", hashes)
+        ellipses = _ellipses(view.text) / len(view.words)
+        return Drop("gopher_too_many_ellipsis", ellipses) if ellipses > most else None
+
+    def _by_lines(self, view: DocumentView) -> Drop | None:
+        most_bullets, most_ellipses = self.config.max_bullet_lines_ratio, self.config.max_ellipsis_lines_ratio
+        lines = view.lines
+        # A line that begins with a bullet has one of these in it, so most texts need no look at their lines.
+        marks = view.text.count("•") + view.text.count("-")
+        if most_bullets and marks / len(lines) > most_bullets:
+            bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines) / len(lines)
+            if bullets > most_bullets:
+                return Drop("gopher_too_many_bullets", bullets)
+        if most_ellipses and _ellipses(view.text) / len(lines) > most_ellipses:
+            ended = sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines)
+            if ended > most_ellipses:
+                return Drop("gopher_too_many_end_ellipsis", ended)
+        return None
+
+    def _by_letters(self, view: DocumentView) -> Judgement:
+        rules = self.config
+        if rules.max_non_alpha_words_ratio:
+            lettered = int(np.count_nonzero(view.words.rows["has_letter"])) / len(view.words)
+            if lettered < rules.max_non_alpha_words_ratio:
+                return Drop("gopher_below_alpha_threshold", lettered)
+        missing = rules.min_stop_words
+        for word in rules.stop_words:
+            if missing <= 0:
+                break
+            missing -= word in view.words
+        return KEEP if missing <= 0 else Drop("gopher_enough_stop_words", rules.min_stop_words - missing)
+
+
+def _ellipses(text: str) -> int:
+    return text.count("...") + text.count("…")

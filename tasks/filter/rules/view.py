@@ -1,0 +1,47 @@
+"""What rules see of a document."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tasks.filter.signatures import exact_hash
+
+if TYPE_CHECKING:
+    from tasks.filter.words import DocumentWords
+
+
+class DocumentView:
+    """The text of a document and what rules ask about it, each computed once, when the first of them asks.
+
+    What it returns belongs to all rules: none may change it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def characters(self) -> int:
+        """Length without the white space around the text."""
+        return len(self.text.strip())
+
+    @cached_property
+    def lines(self) -> tuple[str, ...]:
+        """The lines without their ends, as `str.splitlines` finds them."""
+        return tuple(self.text.splitlines())
+
+    @cached_property
+    def paragraphs(self) -> tuple[str, ...]:
+        """What stands between empty lines."""
+        parts = (part.strip("\n") for part in self.text.strip().split("\n\n"))
+        return tuple(part for part in parts if part)
+
+    @cached_property
+    def words(self) -> "DocumentWords":
+        """What stands between white space, with lengths, letters and hashes of each word."""
+        from tasks.filter.words import word_table  # noqa: PLC0415 - datatrove, which planning does not need
+
+        return word_table().words(self.text)
+
+    @cached_property
+    def exact_hash(self) -> bytes:
+        """16 bytes that are equal for equal texts; white space around the text does not count."""
+        return exact_hash(self.text)
