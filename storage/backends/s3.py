@@ -183,8 +183,8 @@ class S3Backend(StoreBackend):
 
 def _failures() -> tuple[type[Exception], ...]:
     # Evaluated only when something was raised; by then these modules are loaded. s3fs lets errors of all through.
-    from aiohttp import ClientError  # noqa: PLC0415 - see above
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - see above
+    from aiohttp import ClientError  # noqa: PLC0415 - loaded with s3fs
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - loaded with s3fs
 
     return OSError, ValueError, BotoCoreError, ClientError
 

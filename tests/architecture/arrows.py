@@ -49,13 +49,17 @@ def arrows(root: Path = ROOT) -> list[Arrow]:
     return found
 
 
-def string_places(path: Path) -> list[tuple[int, str]]:
-    """Return line and text of every string that is nothing but the name of a module, or of something in one."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def string_places(root: Path = ROOT) -> list[tuple[str, int, str]]:
+    """Return module, line and text of every string that is the name of another module, or of something in one."""
+    known = modules(root)
     return [
-        (node.lineno, node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and PLACE.fullmatch(node.value)
+        (name, node.lineno, node.value)
+        for name, path in known.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and PLACE.fullmatch(node.value)
+        and node.value.partition(":")[0] in known.keys() - {name}
     ]
 
 

@@ -8,10 +8,11 @@ from arrows import ROOT
 from members import Member, Stranger, strangers
 from pydantic import BaseModel
 
-from flows.plugins import REGISTRIES
+from flows.plugins import registries
 from storage.registry import OWN_PACKAGE
 
-REGISTRY_MODULES = frozenset({"flows.plugins", "flows.stages", *(registry.module for registry in REGISTRIES)})
+REGISTRIES = registries()
+REGISTRY_MODULES = frozenset({"flows.plugins", *REGISTRIES})
 
 ALLOWED: dict[tuple[str, str, str], str] = {}
 """(module, kind, what) -> why that is no knowledge of a member."""
@@ -32,7 +33,7 @@ def own_members() -> list[Member]:
     """Return the members that this project brings."""
     return [
         Member(registry.kind, name, entry.place.partition(":")[0], config_fields(registry.get(name)))
-        for registry in REGISTRIES
+        for registry in REGISTRIES.values()
         for name, entry in registry.entries.items()
         if entry.package == OWN_PACKAGE
     ]

@@ -3,31 +3,19 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+import httpcore
+import httpx
 
 from storage.errors import InputError
 from storage.sources.http.addresses import AddressGuard, Resolve, is_private, system_addresses
+from storage.sources.http.errors import MissingFile, TryAgain
 from storage.sources.http.headers import printable, retry_after
 from storage.sources.http.safety import check_redirect, shown
-
-if TYPE_CHECKING:
-    import httpcore
-    import httpx
+from storage.sources.http.transport import OUTSIDE, open_client
 
 MAX_REDIRECTS = 5
-
-
-class MissingFile(InputError):
-    """The mirror answered that it has no such file."""
-
-
-class TryAgain(Exception):
-    """The server asked for patience, or sent something that a repetition may heal."""
-
-    def __init__(self, reason: str, wait_seconds: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait_seconds = wait_seconds
 
 
 class Requests:
@@ -39,12 +27,8 @@ class Requests:
         *,
         timeout_seconds: float,
         resolve: Resolve = system_addresses,
-        sockets: "httpcore.NetworkBackend | None" = None,
+        sockets: httpcore.NetworkBackend | None = None,
     ) -> None:
-        import httpx  # noqa: PLC0415 - 0.14 s that only a mirror on the network needs
-
-        from storage.sources.http.transport import open_client  # noqa: PLC0415 - likewise
-
         self._base = url.rstrip("/")
         try:
             self.url = shown(url)
@@ -69,10 +53,8 @@ class Requests:
         self._client.close()
 
     @contextmanager
-    def get(self, name: str, headers: dict[str, str]) -> Iterator["httpx.Response"]:
+    def get(self, name: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
         """Send a GET and follow its redirects, none of which may lead to a less safe place."""
-        import httpx  # noqa: PLC0415 - loaded by __init__
-
         request = self._client.build_request("GET", f"{self._base}/{quote(name)}", headers=headers)
         for _ in range(MAX_REDIRECTS + 1):
             try:
@@ -91,17 +73,15 @@ class Requests:
             request = self._next(request, response.next_request)
         raise InputError(f"{self.shown(name)} must lead to a file, found more than {MAX_REDIRECTS} redirects")
 
-    def _next(self, request: "httpx.Request", following: "httpx.Request") -> "httpx.Request":
+    def _next(self, request: httpx.Request, following: httpx.Request) -> httpx.Request:
         """Return the redirected request, marked as one from outside unless the user's own network sent it."""
-        from storage.sources.http.transport import OUTSIDE  # noqa: PLC0415 - loaded by __init__
-
         inside = self._guard.is_inside(request.url.raw_host.decode("ascii"))
         check_redirect(str(request.url), str(following.url), inside=inside)
         if not inside:
             following.extensions[OUTSIDE] = True
         return following
 
-    def refusal(self, name: str, response: "httpx.Response") -> Exception:
+    def refusal(self, name: str, response: httpx.Response) -> Exception:
         """Return what an answer without the file means: TryAgain, MissingFile or another InputError."""
         status = printable(f"{response.status_code} {response.reason_phrase}".strip())
         if response.status_code in (408, 425, 429) or response.status_code >= 500:

@@ -2,15 +2,13 @@
 
 import netrc
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import httpx
 
 from storage.errors import InputError
 from storage.sources.http.addresses import is_private
 from storage.sources.http.headers import printable
-
-if TYPE_CHECKING:
-    import httpx
 
 LOCATION_CHARACTERS = 8192
 """Signed links of object stores have up to about 2,000."""
@@ -24,10 +22,8 @@ def shown(url: str) -> str:
     return printable(f"{parts.scheme}://{host}{parts.path}".rstrip("/"), limit=500)
 
 
-def check_location(response: "httpx.Response") -> None:
+def check_location(response: httpx.Response) -> None:
     """Raise InputError if an answer redirects to something that is not a URL, before httpx tries to follow it."""
-    import httpx  # noqa: PLC0415 - 0.14 s that only a mirror on the network needs
-
     if not response.has_redirect_location:
         return
     location = response.headers["Location"]
@@ -66,10 +62,8 @@ def check_redirect(source: str, target: str, *, inside: bool = False) -> None:
         )
 
 
-def netrc_auth() -> "httpx.Auth | None":
+def netrc_auth() -> httpx.Auth | None:
     """Return the credentials of ~/.netrc for httpx, None without that file. Raises: InputError."""
-    import httpx  # noqa: PLC0415 - 0.14 s that only a mirror on the network needs
-
     path = Path.home() / ".netrc"
     if not path.exists():
         return None

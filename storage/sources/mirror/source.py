@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from storage.errors import InputError
 from storage.sources.base import OpenSource, RecordFields, Source
 from storage.sources.checked_files import file_digest
-from storage.sources.http.requests import MissingFile
+from storage.sources.http.errors import MissingFile
 from storage.sources.layout import CHECKSUMS, read_checksums, split_of
 from storage.sources.mirror.transports import FolderTransport, HttpTransport, Transport
 from storage.sources.progress import DownloadProgress

@@ -6,8 +6,7 @@ from typing import Protocol
 
 from storage.errors import InputError
 from storage.sources.checked_files import file_digest, file_status
-from storage.sources.http.client import HttpMirror
-from storage.sources.http.requests import MissingFile
+from storage.sources.http.errors import MissingFile
 from storage.sources.layout import CHECKSUMS, split_of
 from storage.sources.progress import DownloadProgress
 
@@ -73,6 +72,8 @@ class HttpTransport:
     """A mirror at a URL: its files are fetched into a folder of this machine."""
 
     def __init__(self, url: str, *, timeout_seconds: float, retries: int) -> None:
+        from storage.sources.http.client import HttpMirror  # noqa: PLC0415 - httpx: 0.14 s that no folder needs
+
         self._mirror = HttpMirror(url, timeout_seconds=timeout_seconds, retries=retries)
 
     def read(self, name: str, limit: int) -> bytes:

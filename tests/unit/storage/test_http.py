@@ -15,7 +15,7 @@ import pytest
 import storage.sources.http.client
 from storage.errors import Fault, InputError
 from storage.sources.http.client import HttpMirror
-from storage.sources.http.requests import MissingFile
+from storage.sources.http.errors import MissingFile
 from storage.sources.http.safety import check_redirect, shown
 from storage.sources.http.server import serve_folder
 from storage.sources.progress import DownloadProgress
