@@ -14,7 +14,7 @@ import pytest
 pytestmark = [pytest.mark.e2e]
 
 ROOT = Path(__file__).parents[2]
-SEAMS = {"source", "reader", "rule", "stage", "family", "engine", "backend"}
+SEAMS = {"source", "reader", "filter rule", "stage", "model family", "training engine", "backend"}
 
 RECIPE: dict[str, Any] = {
     "based_on": "own-files",
@@ -52,14 +52,17 @@ def write_recipe(folder: Path) -> Path:
 
 
 def test_recipe_of_the_example_package_runs_through_the_chain(tmp_path: Path, environment: dict[str, str]) -> None:
-    def pile(*arguments: str) -> Any:
-        command = [sys.executable, "-m", "flows.command", *arguments, "--json"]
+    def pile(*arguments: str) -> str:
+        command = [sys.executable, "-m", "flows.command", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return done.stdout
 
-    theirs = {row["seam"] for row in pile("plugins") if row["package"].startswith("example-plugin")}
-    assert theirs == SEAMS
-    store = f"sqlite://{tmp_path}/store.db"
-    built = pile("run", str(write_recipe(tmp_path)), "--store", store)
-    assert [row["status"] for row in built["stages"]] == ["built"] * 10
+    listed = json.loads(pile("plugins", "--json"))
+    assert {row["seam"] for row in listed if row["package"].startswith("example-plugin")} == SEAMS
+    asked = (str(write_recipe(tmp_path)), "--store", f"sqlite://{tmp_path}/store.db")
+    pile("run", *asked)
+    assert (tmp_path / "store.db").is_file()
+    plan = {row["stage"]: row["state"] for row in json.loads(pile("plan", *asked, "--json"))["stages"]}
+    assert "statistics" in plan
+    assert set(plan.values()) == {"cached"}
