@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/pile run demo --store $(STORE)
 
 test: install
-	$(BIN)/python -m pytest -m 'not e2e and not slow and not long and not gpu'
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not e2e and not slow and not long and not gpu'
 
 check: install
 	$(BIN)/ruff check .
