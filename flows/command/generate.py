@@ -120,10 +120,9 @@ def _open_model(options: argparse.Namespace) -> LoadedModel:
         raise InputError(f"a published model must be a folder with config.json, found none in {what}")
     store = existing_store(options.store)
     artifact = find_artifact(store, what)
-    manifest = artifact.manifest
-    if manifest.stage == "publish":
-        return _open_folder(artifact.open_folder("huggingface"))
-    model = artifact if manifest.stage == "train" else _input_of(store, artifact, "model")
+    if published := artifact.files("config.json"):
+        return _open_folder(artifact.open_folder(published[0].part))
+    model = artifact if artifact.files("model-config") else _input_of(store, artifact, "model")
     trained = open_trained(model, _input_of(store, model, "tokenizer"), "auto")
     return LoadedModel(
         trained.network, trained.encoder, trained.eot_id, trained.used_vocab, trained.description.has_trained_heads

@@ -19,6 +19,9 @@ from storage.errors import InputError
 SHORT_FORMS = {"train.model": "preset", "execution.engine": "name"}
 """Fields that may be given as one word, and which of their fields that word is."""
 
+UNIONS = frozenset({"train.model", "execution.engine", "download.source"})
+"""Fields that one of several members reads, whose name pydantic tells behind them in an error."""
+
 KIND = "kind"
 """The field that tells sources apart."""
 
@@ -140,12 +143,8 @@ def _explain(error: ValidationError, recipe: str) -> str:
     for problem in error.errors(include_url=False):
         steps = [str(step) for step in problem["loc"]]
         example = "demo"
-        if steps[:2] == ["train", "model"] and len(steps) > 2 and steps[2] in EXAMPLES:
-            example = EXAMPLES[steps.pop(2)]  # the family, which is no field that contains others
-        if steps[:2] == ["execution", "engine"] and len(steps) > 2:
-            steps.pop(2)  # the engine, likewise
-        if steps[:2] == ["download", "source"] and len(steps) > 2:
-            del steps[2]  # the kind, likewise
+        if ".".join(steps[:2]) in UNIONS and len(steps) > 2:
+            example = EXAMPLES.get(steps.pop(2), example)
         field = f"{'.'.join(steps)}: " if steps else ""
         if problem["type"] == "extra_forbidden":
             lines.append(f"{field}the recipe has no such field; see `pile recipes {example}`")

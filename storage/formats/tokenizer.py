@@ -3,12 +3,10 @@
 from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer
 
 from storage.errors import Fault
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 CHECKED_TEXTS = (
     "",
@@ -29,16 +27,14 @@ CHECKED_TEXTS = (
 long runs, and the names of special tokens, which inside a text are text."""
 
 
-def load_tokenizer(path: Path) -> "Tokenizer":
+def load_tokenizer(path: Path) -> Tokenizer:
     """Open a tokenizer so that the name of a special token inside a text is encoded like any other text."""
-    from tokenizers import Tokenizer  # noqa: PLC0415 - not needed to plan
-
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.encode_special_tokens = True  # not part of the file
     return tokenizer
 
 
-def check_round_trip(tokenizer: "Tokenizer", special_count: int, texts: Iterable[str]) -> None:
+def check_round_trip(tokenizer: Tokenizer, special_count: int, texts: Iterable[str]) -> None:
     """Raise a Fault unless every text is what its tokens decode to, and none of them is special."""
     for text in texts:
         ids = tokenizer.encode_batch_fast([text])[0].ids

@@ -5,7 +5,8 @@ A member's home is the folder that is named after it, or its file; its registry 
     import     an import of a module of the member's home
     class      isinstance, issubclass or a match of a class that is defined there
     name       a comparison with the member's name, or a match of it
-    field      reading a field that only this member's config has
+    field      reading a field that only this member's config has: one that is defined in the member's home, and
+               by nothing else, so that the name alone tells whose it is
     attribute  hasattr, or getattr with a constant name, whatever it is asked of
 """
 
@@ -66,7 +67,7 @@ def strangers(members: Iterable[Member], registries: Iterable[str], root: Path) 
             }
     classes = _classes(members, known)
     names = {member.name for member in members}
-    fields = _lone_fields(members)
+    fields = _lone_fields(members, known)
     for module, path in known.items():
         if module not in naming:
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -90,16 +91,35 @@ def _classes(members: Iterable[Member], known: Mapping[str, Path]) -> dict[str, 
     return found
 
 
-def _lone_fields(members: Iterable[Member]) -> dict[str, str]:
-    """Return field -> member for the fields that only one member of a seam has."""
-    found = {}
+def _lone_fields(members: Iterable[Member], known: Mapping[str, Path]) -> dict[str, str]:
+    """Return field -> member for the fields that only one member has, and nothing outside its home."""
+    found: dict[str, Member] = {}
     by_seam: dict[str, list[Member]] = {}
     for member in members:
         by_seam.setdefault(member.seam, []).append(member)
     for group in by_seam.values():
         counts = Counter(name for member in group for name in member.fields)
-        found |= {name: member.name for member in group for name in member.fields if counts[name] == 1}
-    return found
+        found |= {name: member for member in group for name in member.fields if counts[name] == 1}
+    common = {name for kind in (str, bytes, list, Path) for name in dir(kind)}
+    for module, path in known.items():
+        for name in _attributes(ast.parse(path.read_text(encoding="utf-8"))):
+            if name in found and not found[name].owns(module):
+                common.add(name)
+    return {name: member.name for name, member in found.items() if name not in common}
+
+
+def _attributes(tree: ast.AST) -> Iterator[str]:
+    """Yield the names that the classes of a module give to what they hold and do."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            for child in node.body:
+                if isinstance(child, ast.AnnAssign | ast.Assign):
+                    targets = [child.target] if isinstance(child, ast.AnnAssign) else child.targets
+                    yield from (target.id for target in targets if isinstance(target, ast.Name))
+                elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield child.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
 
 
 def _in_tree(

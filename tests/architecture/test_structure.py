@@ -1,7 +1,10 @@
 """The structure of the source: no circles, small rooms, few hidden imports, modules named by registries only."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,9 @@ MOST_FILES = 15
 
 MOST_LAZY_IMPORTS = 15
 """Imports inside functions. Each keeps `pile --help`, `pile plan` or a worker from loading what is not used."""
+
+DATA_STAGES = ("download", "filter", "dedup", "train_tokenizer", "tokenize", "pack")
+HEAVY = {"torch", "deepspeed", "transformers"}
 
 REASON = re.compile(r"# noqa: PLC0415 - \S")
 
@@ -59,6 +65,16 @@ def test_modules_are_named_in_strings_only_by_registries() -> None:
     }
     assert [text for pair, text in found.items() if pair not in NAMED_STRANGERS] == []
     assert set(NAMED_STRANGERS) <= set(found)
+
+
+def test_data_stages_load_nothing_heavy() -> None:
+    names = [name for name in modules() if name.split(".")[:2] in [["tasks", stage] for stage in DATA_STAGES]]
+    code = f"import sys, {', '.join(names)}; print(*sorted({HEAVY!r} & sys.modules.keys()))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
 
 
 def members_entries() -> set[str]:

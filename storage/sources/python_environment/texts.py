@@ -42,6 +42,8 @@ MAX_MEAN_LINE = 200
 MIN_DOCSTRING_SHARE = 0.25
 """Files with less between triple quotes are not parsed: ast reads 4 MB/s, and one in six bytes is docstring."""
 TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
+Described = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+"""What has a docstring."""
 LICENCE_NAMES = ("LICENSE", "LICENCE", "COPYING", "NOTICE")
 
 
@@ -204,12 +206,12 @@ def docstring_page(source: str, module: str) -> str:
     return page + "\n" if page else ""
 
 
-def _entries(node: ast.AST, name: str) -> Iterator[str]:
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        if docstring := ast.get_docstring(node):
-            yield f"{name}{_parameters(node)}\n\n{docstring}"
-        for child in node.body:
-            yield from _entries(child, f"{name}.{getattr(child, 'name', '')}")
+def _entries(node: Described, name: str) -> Iterator[str]:
+    if docstring := ast.get_docstring(node):
+        yield f"{name}{_parameters(node)}\n\n{docstring}"
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _entries(child, f"{name}.{child.name}")
 
 
 def _parameters(node: ast.AST) -> str:

@@ -232,7 +232,7 @@ def test_pack_two_workers_make_the_same_artifact_as_one(tmp_path: Path) -> None:
 
 def test_pack_small_windows_lose_no_token(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.formats.token_archive.ROW_GROUP_TOKENS", 100)
-    monkeypatch.setattr("tasks.pack.stage.WINDOW_TOKENS", 500)
+    monkeypatch.setattr("tasks.pack.build.WINDOW_TOKENS", 500)
     corpus = make_corpus({"train-00000": 300})
     rows = rows_of(pack(store, corpus), "train-")
     assert Counter(token for row in rows for piece in row for token in piece) == Counter(
@@ -414,7 +414,7 @@ def test_pack_with_probes_in_small_windows_labels_the_same_documents(
     texts = {"train-00000": make_texts()["train-00000"]}
     whole = pack_texts(store, texts)
     monkeypatch.setattr("storage.formats.token_archive.ROW_GROUP_TOKENS", 300)
-    monkeypatch.setattr("tasks.pack.stage.WINDOW_TOKENS", 1000)
+    monkeypatch.setattr("tasks.pack.build.WINDOW_TOKENS", 1000)
     changed = {"train-00000": [*texts["train-00000"], ("FreeLaw", "short")]}
     pieces = pack_texts(store, changed)
     for name, count in whole.counts.items():

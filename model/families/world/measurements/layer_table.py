@@ -47,7 +47,7 @@ def layer_table(model: WorldModel) -> list[LayerRow]:
         content = f"{MIXERS[PATTERN[place]]}, {experts}{' (and context layer)' if context is not None else ''}"
         rows.append((f"superblock_{block}.{place}", content, _size(layer) + _size(context)))
     heads = f"tone {config.n_tones}, field {config.n_fields}" if config.n_tones else "none in this variant"
-    classification = _size(getattr(model, "tone_head", None)) + _size(getattr(model, "field_head", None))
+    classification = _size(model.tone_head) + _size(model.field_head) if config.n_tones else 0
     rows += [
         ("final_norm", "zero-centred RMSNorm", _size(model.norm)),
         ("classification_heads", heads, classification),

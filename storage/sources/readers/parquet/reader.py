@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from storage.sources.readers.base import Columns, Item, Reader
+
+if TYPE_CHECKING:
+    from storage.sources.readers.parquet.rows import ParquetRows
 
 
 class ParquetReader(Reader):
@@ -16,18 +20,18 @@ class ParquetReader(Reader):
     @classmethod
     def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
         """Write a row per text and, behind the first, one without."""
-        from storage.sources.readers.parquet import rows  # noqa: PLC0415 - pyarrow: 0.2 s that only Parquet needs
-
-        return rows.write_example(path, [*texts[:1], None, *texts[1:]])
+        return _rows(path, Columns()).write([*texts[:1], None, *texts[1:]])
 
     def read(self, path: Path, name: str, columns: Columns, wanted: Callable[[int], bool]) -> Iterator[Item]:
         """Yield what stands in the wanted rows."""
-        from storage.sources.readers.parquet import rows  # noqa: PLC0415 - pyarrow: 0.2 s that only Parquet needs
-
-        return rows.read_rows(path, name, columns, wanted)
+        return _rows(path, columns).read(name, wanted)
 
     def measure(self, path: Path, columns: Columns) -> int:
         """Return the bytes of the text column."""
-        from storage.sources.readers.parquet import rows  # noqa: PLC0415 - pyarrow: 0.2 s that only Parquet needs
+        return _rows(path, columns).measure()
 
-        return rows.measure_text(path, columns)
+
+def _rows(path: Path, columns: Columns) -> "ParquetRows":
+    from storage.sources.readers.parquet.rows import ParquetRows  # noqa: PLC0415 - pyarrow: 0.2 s for Parquet alone
+
+    return ParquetRows(path, columns)

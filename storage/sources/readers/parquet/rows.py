@@ -20,33 +20,38 @@ ROWS = 256
 """Rows that are in memory together."""
 
 
-def measure_text(path: Path, columns: Columns) -> int:
-    """Return the bytes of the text column. Raises: InputError."""
-    return sum(
-        pc.sum(pc.binary_length(batch.column(0))).as_py() or 0 for batch in _batches(path, columns, [columns.text])
-    )
+class ParquetRows:
+    """The rows of one file."""
 
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self.path = path
+        self.columns = columns
 
-def read_rows(path: Path, name: str, columns: Columns, wanted: Callable[[int], bool]) -> Iterator[Item]:
-    """Yield the wanted rows; the offset of one is the bytes of text before it. Raises: InputError."""
-    number, offset = 0, 0
-    for batch in _batches(path, columns, [columns.text, META, SUBSET]):
-        values = {column: batch.column(column) for column in batch.schema.names}
-        texts = values.pop(columns.text).cast(pa.large_binary())  # Arrow does not check that text is UTF-8
-        for row in range(batch.num_rows):
-            number += 1
-            data = texts[row].as_py()
-            if wanted(offset):
-                record = {column: cells[row].as_py() for column, cells in values.items()}
-                yield offset, _document(data, record, columns, name, number, offset)
-            offset += len(data or b"")
+    def measure(self) -> int:
+        """Return the bytes of the text column. Raises: InputError."""
+        batches = _batches(self.path, self.columns, [self.columns.text])
+        return sum(pc.sum(pc.binary_length(batch.column(0))).as_py() or 0 for batch in batches)
 
+    def read(self, name: str, wanted: Callable[[int], bool]) -> Iterator[Item]:
+        """Yield the wanted rows; the offset of one is the bytes of text before it. Raises: InputError."""
+        number, offset = 0, 0
+        columns = self.columns
+        for batch in _batches(self.path, columns, [columns.text, META, SUBSET]):
+            values = {column: batch.column(column) for column in batch.schema.names}
+            texts = values.pop(columns.text).cast(pa.large_binary())  # Arrow does not check that text is UTF-8
+            for row in range(batch.num_rows):
+                number += 1
+                data = texts[row].as_py()
+                if wanted(offset):
+                    record = {column: cells[row].as_py() for column, cells in values.items()}
+                    yield offset, _document(data, record, columns, name, number, offset)
+                offset += len(data or b"")
 
-def write_example(path: Path, texts: Sequence[str | None]) -> list[tuple[int, str | None]]:
-    """Write a row per text; return (offset, text) of each."""
-    pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), path)
-    sizes = [len(text.encode()) if text else 0 for text in texts]
-    return list(zip(accumulate(sizes[:-1], initial=0), texts, strict=True))
+    def write(self, texts: Sequence[str | None]) -> list[tuple[int, str | None]]:
+        """Write a row per text; return (offset, text) of each."""
+        pq.write_table(pa.table({self.columns.text: pa.array(texts, pa.string())}), self.path)
+        sizes = [len(text.encode()) if text else 0 for text in texts]
+        return list(zip(accumulate(sizes[:-1], initial=0), texts, strict=True))
 
 
 def _document(
