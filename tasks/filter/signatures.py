@@ -64,7 +64,8 @@ def minima_kernel() -> Kernel:
         import numba  # noqa: PLC0415 - the optional extra `fast`
     except ImportError:
         return minima_by_numpy
-    return numba.njit(minima_by_loop)
+    compiled: Kernel = numba.njit(minima_by_loop)
+    return compiled
 
 
 def minima_by_numpy(hashes: Hashes, factors: Hashes, summands: Hashes) -> Hashes:
