@@ -56,7 +56,7 @@ class CodeRule(Rule[Code]):
     def judge(self, view: DocumentView) -> Judgement:
         """Look at the lengths of lines, then at characters, then at the first lines."""
         rules, lines = self.config, view.lines
-        lengths = [len(line) for line in lines]
+        lengths = list(map(len, lines))
         longest, total = max(lengths, default=0), sum(lengths)
         if longest > rules.max_line_characters:
             return Drop("long-line", longest)

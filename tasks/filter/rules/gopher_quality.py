@@ -63,7 +63,7 @@ class GopherQualityRule(Rule[GopherQuality]):
 
     def judge(self, view: DocumentView) -> Judgement:
         """Look at words, then at lines, then at letters and stop words."""
-        return self._by_lengths(view) or self._by_symbols(view) or self._by_lines(view) or self._by_letters(view)
+        return self._by_lengths(view) or self._by_marks(view) or self._by_letters(view)
 
     def _by_lengths(self, view: DocumentView) -> Drop | None:
         rules = self.config
@@ -79,17 +79,21 @@ class GopherQualityRule(Rule[GopherQuality]):
             return Drop("gopher_above_avg_threshold", mean)
         return None
 
-    def _by_symbols(self, view: DocumentView) -> Drop | None:
+    def _by_marks(self, view: DocumentView) -> Drop | None:
+        ellipses = view.text.count("...") + view.text.count("…")
+        return self._by_symbols(view, ellipses) or self._by_lines(view, ellipses)
+
+    def _by_symbols(self, view: DocumentView, ellipses: int) -> Drop | None:
         most = self.config.max_symbol_word_ratio
         if not most:
             return None
         hashes = view.text.count("#") / len(view.words)
         if hashes > most:
             return Drop("gopher_too_many_hashes", hashes)
-        ellipses = _ellipses(view.text) / len(view.words)
-        return Drop("gopher_too_many_ellipsis", ellipses) if ellipses > most else None
+        share = ellipses / len(view.words)
+        return Drop("gopher_too_many_ellipsis", share) if share > most else None
 
-    def _by_lines(self, view: DocumentView) -> Drop | None:
+    def _by_lines(self, view: DocumentView, ellipses: int) -> Drop | None:
         most_bullets, most_ellipses = self.config.max_bullet_lines_ratio, self.config.max_ellipsis_lines_ratio
         lines = view.lines
         # A line that begins with a bullet has one of these in it, so most texts need no look at their lines.
@@ -98,7 +102,7 @@ class GopherQualityRule(Rule[GopherQuality]):
             bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines) / len(lines)
             if bullets > most_bullets:
                 return Drop("gopher_too_many_bullets", bullets)
-        if most_ellipses and _ellipses(view.text) / len(lines) > most_ellipses:
+        if most_ellipses and ellipses / len(lines) > most_ellipses:
             ended = sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines)
             if ended > most_ellipses:
                 return Drop("gopher_too_many_end_ellipsis", ended)
@@ -116,7 +120,3 @@ class GopherQualityRule(Rule[GopherQuality]):
                 break
             missing -= word in view.words
         return KEEP if missing <= 0 else Drop("gopher_enough_stop_words", rules.min_stop_words - missing)
-
-
-def _ellipses(text: str) -> int:
-    return text.count("...") + text.count("…")

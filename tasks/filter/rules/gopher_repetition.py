@@ -70,7 +70,7 @@ class GopherRepetitionRule(StockRule[GopherRepetition]):
     def examples(cls) -> tuple[GopherRepetition, list[tuple[str, Judgement]]]:
         """Return texts on both sides of the bounds, and of `FEWEST_WORDS`."""
         return GopherRepetition(), [
-            ("The cat sat on a mat.", KEEP),
+            ("A cat sat on the mat, while some dog was out in the rain and an owl looked at both of them.", KEEP),
             (" ".join(f"word{number}" for number in range(100)), KEEP),
             ("one\n\none\n\none", Drop("dup_para_frac")),
             ("one\none\none", Drop("dup_line_frac")),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tasks.filter.pipeline
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
@@ -22,7 +23,9 @@ from tasks.core.stage import RunContext
 from tasks.filter.config import FilterConfig
 from tasks.filter.pipeline import SAMPLE_CHARACTERS, SAMPLES, filter_pipeline
 from tasks.filter.policies import Policy
+from tasks.filter.rules.base import KEEP, Judgement, Rewrite, Rule, RuleConfig
 from tasks.filter.rules.registry import rule_config
+from tasks.filter.rules.view import DocumentView
 from tasks.filter.signatures import exact_hash
 from tasks.filter.stage import STAGE
 
@@ -138,6 +141,36 @@ def test_every_split_is_filtered_by_the_policy_of_each_subset(tmp_path: Path) ->
     assert artifact.counts["unknown_subset.New one"] == 6
 
 
+class Shout(Rule[RuleConfig]):
+    """Rewrites in capital letters."""
+
+    @classmethod
+    def examples(cls) -> tuple[RuleConfig, list[tuple[str, Judgement]]]:
+        return rule_config("length"), []
+
+    def judge(self, view: DocumentView) -> Judgement:
+        return KEEP if view.text.isupper() else Rewrite(view.text.upper())
+
+
+def test_rewritten_text_is_what_is_kept_counted_and_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.filter.pipeline, "make_rule", Shout)
+    corpus = make_corpus(tmp_path, {"train-00000": [("New one", "straße"), ("Books", "OVER")]})
+    writer = ArtifactWriter(corpus.store, "filter", "1" * 16)
+    data = None
+    for step in filter_pipeline(CONFIG, corpus, tuple(corpus.files("documents")), writer):
+        data = step(data, 0, 1)
+    deque(data, maxlen=0)
+    part = writer.parts()["train-00000"]
+    files = {file.role: file for file in part.files}
+
+    assert [document.text for document in read_documents(writer.open(files["documents"]))] == ["STRASSE", "OVER"]
+    assert part.counts["text_bytes"] == len("STRASSEOVER")
+    signed = b"".join(group.exact.tobytes() for group in read_signatures(writer.open(files["signatures"])))
+    assert signed == exact_hash("STRASSE") + exact_hash("OVER")
+
+
 def test_signatures_stand_beside_the_kept_documents_in_their_order(tmp_path: Path) -> None:
     artifact = run_filter(make_corpus(tmp_path, {"train-00000": PAIRS, "val-00000": [("Books", "no")]}))
 
@@ -186,6 +219,7 @@ def test_reports_show_what_was_dropped_and_why(tmp_path: Path) -> None:
     assert {"subset": "Program.Source", "reason": "long-line", "id": "train-00001:3", "text": "z" * 100} in [
         {name: sample[name] for name in ("subset", "reason", "id", "text")} for sample in samples
     ]
+    assert {sample["value"] for sample in samples if sample["reason"] == "long-line"} == {100}
 
 
 def test_corpus_of_which_nothing_is_kept_is_refused(tmp_path: Path) -> None:
