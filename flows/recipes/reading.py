@@ -1,7 +1,4 @@
-"""Recipes: everything a run needs, as functions that return a `Recipe`.
-
-A new run is a new function here, a YAML or JSON file with the same fields, or `--set stage.field=value`.
-"""
+"""Reading recipes: by name or from a file, with fields replaced, or an error that says what is wrong."""
 
 import contextlib
 import json
@@ -12,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from flows.recipes.registry import EXAMPLES, RECIPES
+from flows.recipes.registry import RECIPES
 from flows.recipes.schema import Recipe, recipe_type
 from storage.errors import InputError
 
@@ -138,13 +135,19 @@ def _unknown(field: str, known: Mapping[str, Any]) -> str:
     return f"the recipe has no field {field!r}; there are {', '.join(sorted(known))}"
 
 
+def _example_of(family: str) -> str:
+    """Return a recipe that shows the fields of a model family, if one does."""
+    models = ((name, make().model_dump().get("train") or {}) for name, make in RECIPES.items())
+    return next((name for name, train in models if train.get("model", {}).get("family") == family), "demo")
+
+
 def _explain(error: ValidationError, recipe: str) -> str:
     lines = []
     for problem in error.errors(include_url=False):
         steps = [str(step) for step in problem["loc"]]
         example = "demo"
         if ".".join(steps[:2]) in UNIONS and len(steps) > 2:
-            example = EXAMPLES.get(steps.pop(2), example)
+            example = _example_of(steps.pop(2))
         field = f"{'.'.join(steps)}: " if steps else ""
         if problem["type"] == "extra_forbidden":
             lines.append(f"{field}the recipe has no such field; see `pile recipes {example}`")

@@ -18,7 +18,3 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "world-800m": lambda: world("800m", tokens=1.6e10, steps_of=256, learning_rate=6e-4),
     "world-235b": lambda: world("235b", tokens=3e11, steps_of=1024, learning_rate=2.2e-4),
 }
-
-
-EXAMPLES = {"gpt2": "gpt2-124m", "rope": "demo", "world": "world-1m"}
-"""Model families -> a recipe that shows their fields."""

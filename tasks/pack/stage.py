@@ -2,7 +2,7 @@
 
 Input   tokens     archives of the documents' tokens (storage.formats.token_archive)
         tokenizer  the one that made them
-Output  train-00000 ... val-00000 ...   role `sequences` (storage.tokens), named after the archive; no `test`
+Output  train-00000 ... val-00000 ...   role `sequences` (storage.formats.packed), named as the archive; no `test`
 Rerun   a finished shard is kept; a half-written one is replaced.
 
 A row holds sequence_length + 1 tokens: inputs are all but the last, targets all but the first. Documents are

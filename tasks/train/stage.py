@@ -1,6 +1,6 @@
 """Train: packed sequences + tokenizer -> model weights.
 
-Input   sequences  packed rows of tokens (storage.tokens), splits `train` and `val`
+Input   sequences  packed rows of tokens (storage.formats.packed), splits `train` and `val`
         tokenizer  for the size of the vocabulary
 Output  final      roles `weights` (model.safetensors) and `model-config`
         reports    metrics.jsonl, engine.json

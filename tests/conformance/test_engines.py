@@ -10,19 +10,15 @@ from storage.errors import InputError
 from tests.conformance.engine_checks import CHECKS, Member
 from tests.conformance.engine_work import Outcome, Work, do, in_processes
 
-OPTIONS: dict[str, list[dict[str, Any]]] = {"deepspeed": [{}, {"zero_stage": 0}, {"zero_stage": 3}]}
-"""Engine -> the options to try; those that are not here are tried as they come."""
-
 
 def engines() -> list[Any]:
     """Return engine and number of processes, for each that the engine can run."""
     found = []
     for name, member in ENGINES.members():
-        for options in OPTIONS.get(name, [{}]):
-            engine = member(**options)
-            for processes in (2,) if options else (1, 2):
+        for engine in member.examples():
+            for processes in (1, 2) if engine == member() else (2,):
                 if can_run(engine, processes):
-                    values = [name, *map(str, options.values()), f"{processes} processes"]
+                    values = [name, engine.label(), f"{processes} processes"]
                     found.append(
                         pytest.param((engine, processes), id="-".join(values), marks=marks_of(name, processes))
                     )

@@ -17,7 +17,7 @@ HEAVY = ("pyarrow", "pandas", "torch", "datatrove", "httpx", "lxml")
 SUFFIXES = [(name, suffix) for name, reader in READERS.members() for suffix in reader.suffixes]
 
 
-@pytest.fixture(params=SUFFIXES, ids=lambda pair: pair[1])
+@pytest.fixture(params=SUFFIXES, ids=lambda pair: f"{pair[0]}{pair[1]}")
 def sample(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sample:
     monkeypatch.setattr(storage.sources.readers.chunks, "CHUNK_BYTES", 32 << 10)
     name, suffix = request.param

@@ -1,4 +1,4 @@
-"""The example package, installed by pip: one recipe uses its piece of every seam, from text to a published model."""
+"""The example package, installed by pip: one recipe uses its piece of every seam, up to a published model."""
 
 import json
 import os
@@ -18,11 +18,11 @@ SEAMS = {"source", "reader", "filter rule", "stage", "model family", "training e
 
 RECIPE: dict[str, Any] = {
     "based_on": "own-files",
-    "filter": {"default_policy": "shouting", "policies": {"shouting": {"rules": [{"rule": "shouting"}]}}},
+    "filter": {"default_policy": "own", "policies": {"own": {"rules": [{"rule": "boilerplate"}]}}},
     "statistics": {"min_documents": 1},
     "train_tokenizer": {"vocab_size": 512},
     "pack": {"sequence_length": 64},
-    "train": {"model": "opt-tiny", "max_steps": 6, "warmup_steps": 1, "global_batch_size": 8, "micro_batch_size": 8},
+    "train": {"model": "opt-tiny", "max_steps": 6, "warmup_steps": 1, "global_batch_size": 8},
     "evaluate": {"sample_tokens": 8, "max_bytes_per_subset": 4000},
     "publish": {"name": "opt-tiny", "license": "psf-2.0"},
     "execution": {"engine": "float64", "workers": 2, "threads": 1},

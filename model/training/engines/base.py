@@ -31,6 +31,11 @@ class EngineConfig(Config):
     name: str
     """A Literal of the name that the class is registered under."""
 
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Return the options that differ enough to be tested each."""
+        return (cls.model_validate({}),)
+
     def check(self, processes: int, device: str) -> None:
         """Raise InputError unless this engine can train in that many processes on `auto`, `cpu`, `mps` or `cuda`.
 

@@ -1,7 +1,7 @@
 """The options of the DeepSpeed engine. Importing it loads neither torch nor DeepSpeed."""
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from model.training.engines.base import Engine, EngineConfig
 from storage.errors import InputError
@@ -19,6 +19,11 @@ class DeepSpeedConfig(EngineConfig):
     name: Literal["deepspeed"] = "deepspeed"
     zero_stage: Literal[0, 1, 2, 3] = 1
     """What is split over the processes: nothing, optimizer states, gradients too, parameters too."""
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Return the default, and stages that split nothing and everything."""
+        return cls(), cls(zero_stage=0), cls(zero_stage=3)
 
     def check(self, processes: int, device: str) -> None:
         """Refuse Apple's GPUs."""

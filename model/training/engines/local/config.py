@@ -22,7 +22,7 @@ class LocalConfig(EngineConfig):
         if processes > 1:
             raise InputError(
                 f"the local engine trains in one process, found processes={processes}; "
-                f"use engine='deepspeed' or processes=1"
+                f"use an engine that trains in several (`pile plugins` lists them) or processes=1"
             )
 
     def open(
