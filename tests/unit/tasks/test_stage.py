@@ -164,7 +164,7 @@ def test_shards_are_each_worked_on_once(context: RunContext, tmp_path: Path, wor
         for_each_shard(context, ["a", "b", "c"], AppendLine(tmp_path))
         return write_lines(config, context=context)
 
-    run_stage(Stage(name="lines", version=1, config=LinesConfig, build=context), LinesConfig(), {}, context)
+    run_stage(Stage(name="lines", version=1, config=LinesConfig, build=build), LinesConfig(), {}, context)
     assert sorted(path.name for path in tmp_path.glob("?")) == ["a", "b", "c"]
     assert progress[-1] == (3, 3, "shards")
 
@@ -176,6 +176,6 @@ def test_shards_raise_the_error_of_a_worker(context: RunContext, tmp_path: Path,
         for_each_shard(context, ["a", "bad"], AppendLine(tmp_path))
         return []
 
-    stage = Stage(name="lines", version=1, config=LinesConfig, build=context)
+    stage = Stage(name="lines", version=1, config=LinesConfig, build=build)
     with pytest.raises(InputError, match="found 'bad'"):
         run_stage(stage, LinesConfig(), {}, context)
