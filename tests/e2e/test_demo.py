@@ -33,7 +33,7 @@ def test_demo_publishes_a_model_that_transformers_loads(demo_store: Path, pile) 
     assert shown.returncode == 0
     for stage in STAGES:
         assert re.search(rf"^{stage} +done", shown.stdout, re.MULTILINE), shown.stdout
-    folder = re.search(r"^published +(.+)$", shown.stdout, re.MULTILINE)
+    folder = re.search(r"^publish +(/.+)$", shown.stdout, re.MULTILINE)
     assert folder
     script = (
         "import sys, torch\n"

@@ -50,7 +50,7 @@ def test_model_is_trained_published_and_generates_what_transformers_does(
     probes = {"pack__probe_tokens": True, "pack__sequence_length": 128} if name == "world-1m" else {}
     done = pile("run", store, train__model=model, **probes)
     assert done.returncode == 0, done.stderr
-    published = re.search(r"^published +(.+)$", done.stdout, re.MULTILINE)
+    published = re.search(r"^publish +(/.+)$", done.stdout, re.MULTILINE)
     assert published
     generated = pile("generate", store, "--json", "--greedy", "--max-new-tokens", "8", "--prompt", "def main")
     assert generated.returncode == 0, generated.stderr
