@@ -46,7 +46,7 @@ def pile(environment: dict[str, str]) -> Pile:
             settings = {**SMALL, **{name.replace("__", "."): value for name, value in fields.items()}}
             command += ["demo", *(f"--set={field}={json.dumps(value)}" for field, value in settings.items())]
         return subprocess.run(
-            [*command, *arguments], env=environment, capture_output=True, text=True, timeout=280, check=False
+            [*command, *arguments], env=environment, capture_output=True, text=True, timeout=560, check=False
         )
 
     return call
