@@ -4,14 +4,12 @@ import hashlib
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
-from storage.backends.base import WRITES
 from storage.backends.local import LocalBackend
 from tests.conformance.backend_checks import CHECKS, Place
 
@@ -99,17 +97,10 @@ class WritesInPlace(LocalBackend):
                 time.sleep(0.001)
 
 
-class ForgetsUnfinished(LocalBackend):
-    def write(self, path: str, data: bytes) -> None:
-        temporary = self.scratch() / WRITES / uuid.uuid4().hex
-        for folder in (temporary.parent, (self.root / path).parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        time.sleep(0.3)  # so that a kill finds it here, on a busy machine too
-        os.replace(temporary, self.root / path)
-
-    def abandon(self, name: str) -> None:
-        pass
+class NeverFinishes(LocalBackend):
+    def unfinished(self) -> Iterator[tuple[str, int, float]]:
+        yield "scratch/write", 1, time.time()  # abandoned or not
+        yield from super().unfinished()
 
 
 class SharesABuffer(LocalBackend):
@@ -179,7 +170,7 @@ BROKEN: dict[type[LocalBackend], set[str]] = {
     DeletesOnlyWhatIsThere: {"delete_is_no_error_twice"},
     DeletesNextDoor: {"nothing_outside_the_root_is_touched"},
     WritesInPlace: {"file_is_whole_while_it_is_replaced_and_after_a_kill"},
-    ForgetsUnfinished: {"unfinished_writes_can_be_abandoned"},
+    NeverFinishes: {"unfinished_writes_can_be_abandoned", "scratch_is_a_place_to_put_from"},
     SharesABuffer: {"threads_do_not_disturb_each_other"},
     BelongsToOneProcess: {"child_of_a_fork_goes_on_with_it"},
     StaysRelative: {"url_opens_the_same_root_from_anywhere"},
