@@ -23,17 +23,25 @@ from pathlib import Path
 import psutil
 
 
-def main() -> int:
-    """Run the trial and say what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_options(description: str | None, prefix: str) -> argparse.Namespace:
+    """Read the options of a trial, and say where it works and with which seed."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=None, help="of the random moments")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     options = parser.parse_args()
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="pile-kill-"))
-    say(f"working in {folder}, seed {seed}")
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(1 << 32)
+    options.folder = options.folder or Path(tempfile.mkdtemp(prefix=prefix))
+    say(f"working in {options.folder}, seed {options.seed}")
+    return options
+
+
+def main() -> int:
+    """Run the trial and say what was found."""
+    options = read_options(__doc__, "pile-kill-")
+    folder, seed = options.folder, options.seed
 
     started = time.monotonic()
     finish(folder / "reference", options.overrides)

@@ -8,7 +8,6 @@ run must end by itself, with 0 and the content digests of the reference run. Goe
 as many kills as wanted, spread evenly over the stages. Prints JSON; exit code 1 if that fails.
 """
 
-import argparse
 import contextlib
 import json
 import random
@@ -16,14 +15,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from kill_at_random import digests, environment, kill_tree, run_command, say
+from kill_at_random import digests, environment, kill_tree, read_options, run_command, say
 
 STAGES = ("download", "filter", "dedup", "tokenize", "pack")
 """The stages that have workers."""
@@ -34,15 +32,8 @@ HANG_SECONDS = 1200
 
 def main() -> int:
     """Run the trial and say what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=None, help="of the random moments")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE")
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
-    options = parser.parse_args()
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="pile-kill-workers-"))
-    say(f"working in {folder}, seed {seed}")
+    options = read_options(__doc__, "pile-kill-workers-")
+    folder, seed = options.folder, options.seed
 
     reference = Killer({}, {}, random.Random(seed))
     code = watched_run(folder / "reference", options.overrides, reference)
