@@ -134,7 +134,7 @@ def test_flipped_byte_is_named_by_verify_and_stops_the_run_that_needs_it(copied_
         (["--set", "train.max_stepz=3"], 2, "train.max_stepz: the recipe has no such field"),
         (["--set", "train.max_steps=many"], 2, "train.max_steps"),
         (["--set", "pack.sequence_length=-1"], 2, "pack.sequence_length"),
-        (["--target", "fly"], 2, "a stage must be one of"),
+        (["--target", "fly"], 2, "a target must be all or one of"),
         (["--store", "ftp://host/x"], 2, "the store must be"),
     ],
 )
