@@ -1,5 +1,6 @@
 """Members of seams are anonymous: who calls one asks through the protocol, never for its class or its name."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,14 @@ def test_nobody_outside_a_members_home_knows_it() -> None:
 def test_every_exception_is_needed() -> None:
     found = {(each.module, each.kind, each.what) for each in own_strangers()}
     assert set(ALLOWED) <= found
+
+
+@pytest.mark.parametrize("kind", [registry.kind for registry in REGISTRIES.values()])
+def test_one_contract_of_independence_lists_every_member_of_a_seam(kind: str) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    independent = [set(each["modules"]) for each in contracts if each["type"] == "independence"]
+    assert {member.home for member in own_members() if member.seam == kind} in independent
 
 
 def own_strangers() -> list[Stranger]:

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.service.up import CODE, check_folder
+from flows.stages import STAGES
 from storage.errors import InputError
+from storage.registry import OWN_PACKAGE
 
 
 @pytest.mark.parametrize("name", ["model", "storage.py"])
@@ -19,3 +22,12 @@ def test_folders_that_hide_nothing_are_taken(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     check_folder(tmp_path)
     check_folder(CODE)
+
+
+def test_every_stage_of_ours_has_a_deployment() -> None:
+    listed = yaml.safe_load((CODE / "infra/prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    ours = [name for name, entry in STAGES.entries.items() if entry.package == OWN_PACKAGE]
+    assert {each["name"]: each["parameters"]["target"] for each in listed} == {
+        "full": "all",
+        **dict(zip(ours, ours, strict=True)),
+    }
