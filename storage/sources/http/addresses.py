@@ -93,13 +93,21 @@ class AddressGuard:
             _public_hosts.add(host)
         self._resolved.add(host)
         if inner and (outside or not self.is_inside(self._mirror_host)):
-            raise InputError(
-                f"the public mirror {self._shown_url} must lead to public addresses only, found "
-                f"{printable(', '.join(inner))} as the address of {printable(host)}; check the address of the "
-                f"mirror and the DNS record; if a private network is meant, name a host that has only private "
-                f"addresses as the mirror"
-            )
+            raise InputError(self._refusal(host, inner))
         return found
+
+    def _refusal(self, host: str, inner: list[str]) -> str:
+        found = f"found {printable(', '.join(inner))} as the address of {printable(host)}"
+        if self.is_inside(self._mirror_host):
+            return (
+                f"the mirror {self._shown_url} must not lead out of its private network and back into it, "
+                f"{found}, to which a public host redirected; mend the redirects of the mirror"
+            )
+        return (
+            f"the public mirror {self._shown_url} must lead to public addresses only, {found}; check the address "
+            f"of the mirror and the DNS record; if a private network is meant, name a host that has only private "
+            f"addresses as the mirror"
+        )
 
     def is_inside(self, host: str) -> bool:
         """Tell whether a host lies in the private network of a private mirror: it was met there, never outside."""

@@ -32,7 +32,9 @@ class Requests:
         self._base = url.rstrip("/")
         try:
             self.url = shown(url)
-            host = httpx.URL(self._base).raw_host.decode("ascii")
+            parsed = httpx.URL(self._base)
+            parsed.host  # noqa: B018 - decodes the name, which httpx would do in the middle of a request
+            host = parsed.raw_host.decode("ascii")
         except (httpx.InvalidURL, ValueError) as error:
             raise InputError(
                 f"the mirror must be a folder or an http(s) URL, found one that cannot be read "

@@ -32,7 +32,9 @@ def check_location(response: httpx.Response) -> None:
             raise httpx.InvalidURL(f"it has {len(location)} characters")
         if not location.isprintable():
             raise httpx.InvalidURL("it has control characters")
-        port = httpx.URL(location).port
+        target = response.request.url.join(location)
+        target.host  # noqa: B018 - decodes the name: httpx itself does so only after it followed
+        port = target.port
         if port is not None and not 0 < port <= MAX_PORT:
             raise httpx.InvalidURL("it has no valid port")
     except (httpx.InvalidURL, ValueError) as error:

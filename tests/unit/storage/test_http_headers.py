@@ -259,6 +259,9 @@ def test_damaged_note_of_a_version_is_ignored(
         f"http://h:{'9' * 5000}/",
         "http://[zz]/",
         "http://①.0.0.1/",
+        "http://xn--/",
+        "http://xn--a-ecp.ru/",
+        "//xn--a-ecp.ru/",
         "http://a\x1b[31m/",
         "http://h/" + "x" * 9000,
         "http://h:0/",
@@ -323,7 +326,9 @@ def test_reason_of_a_status_reaches_the_terminal_without_controls(
         assert len(text) < 1000
 
 
-@pytest.mark.parametrize("url", ["http://[zz]/", "http://h:²/", "http://①.0.0.1/", "http://a\x1b/"])
+@pytest.mark.parametrize(
+    "url", ["http://[zz]/", "http://h:²/", "http://①.0.0.1/", "http://a\x1b/", "http://xn--/"]
+)
 def test_address_of_a_mirror_that_is_none_is_one_clear_error(url: str) -> None:
     with pytest.raises(InputError, match="must be a folder or an http") as caught:
         HttpMirror(url)
