@@ -21,5 +21,9 @@ class CorruptRecordError(Fault):
     """A record in the store cannot be read as what it must be."""
 
 
+class LostWorkersError(Fault):
+    """A piece of work cost as many workers as it may; trying again would cost more of them."""
+
+
 class LeaseLostError(Fault):
     """Another process took over the work; this one must stop."""

@@ -11,6 +11,9 @@ VMSTAT = Path("/proc/vmstat")
 HIERARCHIES = Path("/sys/fs/cgroup")
 KILLS = "oom_kill"
 
+UNKNOWN = 255
+"""What multiprocessing says of a worker whose fork server is gone, and with it the real exit code."""
+
 
 @dataclass(frozen=True)
 class Death:
@@ -37,6 +40,9 @@ class DeathReader:
         """Describe the end of a process by its exit code (-9: by signal 9; None: it had to be ended)."""
         if exit_code is None:
             return Death(process_id, "closed its pipe before its work was done, and did not end")
+        if exit_code == UNKNOWN:
+            how = "was lost with the fork server that had started it, which is killed when memory runs out"
+            return Death(process_id, how, was_killed=True)
         if exit_code >= 0:
             return Death(process_id, f"ended with exit code {exit_code} before its work was done")
         try:

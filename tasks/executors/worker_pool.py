@@ -21,7 +21,7 @@ import multiprocess  # datatrove's: pickles functions of __main__ too
 from multiprocess.connection import Connection, wait
 from multiprocess.reduction import ForkingPickler
 
-from storage.errors import Fault
+from storage.errors import Fault, LostWorkersError
 from tasks.executors.worker_deaths import Death, DeathReader, advice
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ def run_in_workers(
     `name` says in messages which item it is. An item whose worker dies is begun again by another one, so that
     `function` must be able to do what it has done in part or in full. No worker is left behind.
 
-    Raises: whatever `function` raised first; Fault if an item cost LIVES workers.
+    Raises: whatever `function` raised first; LostWorkersError if an item cost LIVES workers; Fault if no process
+    can be started.
     """
     pool = _Pool(function, items, workers, name, multiprocess.get_context(start_method))
     try:
@@ -152,7 +153,7 @@ class _Pool(Generic[ItemT, ResultT]):
         deaths = self.deaths.setdefault(worker.index, [])
         deaths.append(death)
         if len(deaths) == LIVES:
-            raise Fault(
+            raise LostWorkersError(
                 f"a worker must live until its work is done, but {name} cost {LIVES}: "
                 f"{'; '.join(map(str, deaths))}; {advice(deaths, self.size)}"
             )

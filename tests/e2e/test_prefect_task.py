@@ -14,7 +14,7 @@ from prefect.testing.utilities import prefect_test_harness
 from storage.artifacts.records import Part
 from storage.artifacts.store import Store
 from storage.config import Config
-from storage.errors import Fault, InputError
+from storage.errors import Fault, InputError, LostWorkersError
 from tasks.core.context import StageContext
 from tasks.core.execution import Execution
 from tasks.core.prefect_task import run_as_task
@@ -96,12 +96,15 @@ def test_task_that_is_forced_stays_forced_in_its_retries(tmp_path: Path) -> None
     assert not state.result().cached
 
 
-def test_task_with_bad_input_fails_at_the_first_attempt(tmp_path: Path) -> None:
-    stage_function = FailingStage(InputError("the corpus must hold text"), Fault("never reached"))
+@pytest.mark.parametrize(
+    "error", [InputError("the corpus must hold text"), LostWorkersError("filter of train-00001 cost 2 workers")]
+)
+def test_task_that_no_retry_can_help_fails_at_the_first_attempt(tmp_path: Path, error: Exception) -> None:
+    stage_function = FailingStage(error, Fault("never reached"))
     state, _ = run(stage_function, tmp_path)
     assert state.is_failed()
     assert stage_function.attempts == 1
-    assert isinstance(state.result(raise_on_failure=False), InputError)
+    assert state.result(raise_on_failure=False) is error
 
 
 def test_task_whose_artifact_is_finished_ends_as_cached(tmp_path: Path) -> None:

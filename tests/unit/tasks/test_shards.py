@@ -13,7 +13,7 @@ import pytest
 import tasks
 from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import Fault, InputError
+from storage.errors import InputError, LostWorkersError
 from tasks.core.context import StageContext
 from tasks.core.execution import Execution
 from tasks.executors.local import for_each_shard
@@ -72,7 +72,11 @@ def test_shard_whose_worker_is_killed_is_done_again_once(tmp_path: Path, deaths:
     (tmp_path / "notes").mkdir()
     context, shown = make_context(tmp_path, 2), []
     context.progress = lambda done, total, unit: shown.append(done)
-    failure = pytest.raises(Fault, match="filter of shard b cost 2") if deaths == 2 else contextlib.nullcontext()
+    failure = (
+        pytest.raises(LostWorkersError, match="filter of shard b cost 2")
+        if deaths == 2
+        else contextlib.nullcontext()
+    )
     with failure:
         for_each_shard(context, ["a", "b", "c"], Deadly(tmp_path / "notes", "b", deaths), name="shard {}".format)
     assert (shown[-1] == 3) == (deaths == 1)

@@ -66,6 +66,7 @@ def test_each_kill_by_the_kernel_explains_one_death(machine: Path) -> None:
         (-11, "signal SIGSEGV"),
         (-35, "signal 35"),
         (0, "exit code 0"),
+        (255, "with the fork server"),
         (None, "did not end"),
     ],
 )
@@ -73,4 +74,4 @@ def test_death_names_the_process_and_its_end(machine: Path, exit_code: int | Non
     death = DeathReader().read(123, exit_code)
     assert "process 123 " in str(death)
     assert how in str(death)
-    assert ("execution.workers" in advice([death], 2)) == (exit_code == -9)
+    assert ("execution.workers" in advice([death], 2)) == (exit_code in (-9, 255))

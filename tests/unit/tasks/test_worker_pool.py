@@ -20,7 +20,7 @@ import pytest
 from multiprocess.connection import Connection
 
 import tasks
-from storage.errors import Fault, InputError, LeaseLostError
+from storage.errors import Fault, InputError, LeaseLostError, LostWorkersError
 from tasks.executors import worker_deaths, worker_pool
 from tasks.executors.worker_pool import run_in_workers
 
@@ -114,7 +114,7 @@ def test_item_whose_worker_dies_once_is_done_by_another(tmp_path: Path, way: Cal
 def test_item_that_costs_two_workers_ends_the_work_with_an_error(
     tmp_path: Path, way: Callable[[], object]
 ) -> None:
-    with pytest.raises(Fault, match="shard 3 cost 2") as caught:
+    with pytest.raises(LostWorkersError, match="shard 3 cost 2") as caught:
         run_in_workers(Double(tmp_path, way, times=9), range(6), 2, name="shard {}".format)
     lost = [path.name for path in tmp_path.iterdir()]
     assert len(lost) == 2
@@ -166,7 +166,7 @@ def test_worker_that_is_killed_while_it_starts(
     if times == 1:
         assert run_in_workers(abs, [-1, -2, -3], 2) == [1, 2, 3]
     else:
-        with pytest.raises(Fault, match=r"cost 2: .*SIGKILL.*SIGKILL"):
+        with pytest.raises(LostWorkersError, match=r"cost 2: .*SIGKILL.*SIGKILL"):
             run_in_workers(abs, [-1, -2, -3], 2)
 
 
