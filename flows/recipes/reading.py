@@ -19,6 +19,9 @@ SHORT_FORMS = {"train.model": "preset", "execution.engine": "name"}
 UNIONS = frozenset({"train.model", "execution.engine", "download.source"})
 """Fields that one of several members reads, whose name pydantic tells behind them in an error."""
 
+SAYS_WHAT_IT_FOUND = frozenset({"value_error", "missing", "union_tag_invalid", "union_tag_not_found"})
+"""Problems whose message does it already. Those of a union would show a whole section, passwords and all."""
+
 KIND = "kind"
 """The field that tells sources apart."""
 
@@ -153,6 +156,6 @@ def _explain(error: ValidationError, recipe: str) -> str:
             lines.append(f"{field}the recipe has no such field; see `pile recipes {example}`")
         else:
             message = problem["msg"].replace("Value error, ", "")
-            found = "" if problem["type"] in ("value_error", "missing") else f", found {problem['input']!r:.200}"
+            found = "" if problem["type"] in SAYS_WHAT_IT_FOUND else f", found {problem['input']!r:.200}"
             lines.append(f"{field}{message}{found}")
     return f"the recipe {recipe!r} cannot be used: " + "; ".join(lines)

@@ -158,3 +158,10 @@ def test_another_kind_of_source_replaces_the_source_as_a_whole(tmp_path: Path) -
     assert by_flags.download.source.model_dump()["patterns"] == ("a/*",)
     same_kind = find_recipe("own-files", {"download.source.kind": "files", "download.source.subset": "Mine"})
     assert same_kind.download.source.model_dump()["patterns"] == ("corpus/*",)
+
+
+@pytest.mark.parametrize("kind", [{"kind": "miror"}, {}])
+def test_source_of_no_kind_is_refused_without_the_password_in_it(kind: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="kind") as caught:
+        find_recipe("demo", {"download.source": {**kind, "url": "https://user:s3cret@mirror.test/x"}})
+    assert "s3cret" not in str(caught.value)
