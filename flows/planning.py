@@ -8,7 +8,7 @@ from flows.chain import Step
 from storage.artifacts.records import Manifest
 from storage.artifacts.store import Artifact, Store
 from storage.config import Config
-from tasks.core.stage import Stage, stage_key
+from tasks.core.stage import Stage, input_identity, stage_key
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ def _plan_stage(
     stage: Stage, config: Config, inputs: dict[str, Artifact], store: Store, *, forced: bool
 ) -> StagePlan:
     sources = dict(stage.sources(config)) if stage.sources else {}
-    digests = {role: artifact.content_digest for role, artifact in inputs.items()}
-    key = stage_key(stage, config, digests, sources)
+    identity = input_identity(stage, {role: artifact.reference for role, artifact in inputs.items()})
+    key = stage_key(stage, config, identity, sources)
     if forced:
         return StagePlan(stage, "run", key, "forced")
     if artifact := store.find(stage.name, key):
         return StagePlan(stage, "cached", key, f"finished at {artifact.manifest.finished}", artifact=artifact)
-    changes, nearest = _changes(stage, config, digests, sources, store)
+    changes, nearest = _changes(stage, config, identity, sources, store)
     if nearest is None:
         reason = "was never built in this store"
     else:
@@ -89,7 +89,7 @@ def _changes(
         old = _fields(stage, manifest.config, manifest.version, None, None)
         new = _fields(stage, config.identity(), stage.version, inputs, sources)
         if inputs is not None and sources is not None:
-            old |= {f"inputs.{role}": ref.content_digest for role, ref in manifest.inputs.items()}
+            old |= {f"inputs.{name}": value for name, value in input_identity(stage, manifest.inputs).items()}
             old |= {f"sources.{name}": digest for name, digest in manifest.sources.items()}
         changes = [
             Change(name, old.get(name), new.get(name))

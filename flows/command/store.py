@@ -16,6 +16,7 @@ from flows.summary import describe, tables
 from flows.tables import counted, size, text_table
 from storage.artifacts import lineage as lineages
 from storage.artifacts import verify as maintenance
+from storage.artifacts.layout import ARTIFACTS, PINS, RUNS
 from storage.artifacts.records import Pin, Run, decode_record
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, CorruptRecordError, InputError
@@ -146,7 +147,7 @@ def pin(options: argparse.Namespace) -> int:
 def existing_store(url: str | None) -> Store:
     """Open a store to look at it. Raises: InputError if there is none: a misspelt place is not an empty store."""
     store = open_store(url)
-    if not store.paths("runs") and not store.paths("artifacts"):
+    if not store.paths(RUNS) and not store.paths(ARTIFACTS):
         raise InputError(
             f"there is no store at {store.url}, neither artifacts nor runs; correct --store or PILE_STORE, or "
             f"make one with `pile run`"
@@ -157,7 +158,7 @@ def existing_store(url: str | None) -> Store:
 def readable_pins(store: Store) -> tuple[list[Pin], bool]:
     """Return the pins that can be read, and whether one cannot, which is said on the log."""
     pins, damaged = [], False
-    for path in store.paths("pins"):
+    for path in store.paths(PINS):
         try:
             pins.append(decode_record(Pin, store.backend.read(path), f"{store.url}/{path}"))
         except FileNotFoundError:  # removed while we looked
@@ -192,7 +193,7 @@ def find_run(store: Store, what: str | None) -> Run:
 
     Raises: InputError if there is none; CorruptRecordError if it is there but cannot be read.
     """
-    paths = {PurePosixPath(path).stem: path for path in store.paths("runs")}
+    paths = {PurePosixPath(path).stem: path for path in store.paths(RUNS)}
     runs = list(store.runs())
     for found in reversed(runs):
         if what is None or what in (found.run_id, found.recipe_name):

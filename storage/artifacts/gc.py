@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from storage.artifacts.layout import ARTIFACTS, LEASES, RUNS, is_part, manifest_path, parts_folder
 from storage.artifacts.lease import TAKEOVER, holder_is_gone
 from storage.artifacts.records import LeaseRecord, Part, Run, decode_record
 from storage.artifacts.store import Store
@@ -122,8 +123,8 @@ def _delete(store: Store, item: Garbage, use: _Use) -> bool:
 
 
 def _delete_artifact(store: Store, folder: str, paths: list[str]) -> None:
-    store.backend.delete(f"{folder}/manifest.json")
-    records = [path for path in paths if path.startswith(f"{folder}/parts/")]
+    store.backend.delete(manifest_path(folder))
+    records = [path for path in paths if is_part(path, folder)]
     with ThreadPoolExecutor(THREADS) as pool:
         for group in (records, sorted({*paths} - {*records})):
             for _ in pool.map(store.backend.delete, group):
@@ -181,7 +182,7 @@ def _with_ancestors(store: Store, roots: Iterable[Ref]) -> frozenset[Ref]:
 
 def _runs(store: Store) -> list[tuple[Run, float]]:
     runs = []
-    for path, _, changed in store.backend.list("runs"):
+    for path, _, changed in store.backend.list(RUNS):
         runs.append((decode_record(Run, store.backend.read(path), f"{store.url}/{path}"), changed))
     return runs
 
@@ -189,7 +190,7 @@ def _runs(store: Store) -> list[tuple[Run, float]]:
 def _live_leases(store: Store) -> dict[Ref, str]:
     """Return artifact -> run for all leases but those whose holder is known to be gone."""
     live = {}
-    for path in store.paths("leases"):
+    for path in store.paths(LEASES):
         record = _lease(store, path)
         if record is not None and not (isinstance(record, LeaseRecord) and holder_is_gone(record)):
             _, stage, name = path.split("/")
@@ -208,12 +209,12 @@ def _lease(store: Store, path: str) -> LeaseRecord | CorruptRecordError | None:
 
 
 def _artifact_garbage(store: Store, use: _Use, oldest: float) -> Iterator[_Fields]:
-    listing = [found for found in store.backend.list("artifacts") if found[0].count("/") > 2]
+    listing = [found for found in store.backend.list(ARTIFACTS) if found[0].count("/") > 2]
     for ref, members in itertools.groupby(listing, lambda found: tuple(found[0].split("/")[1:3])):
         files = {path: (size, changed) for path, size, changed in members}
-        folder = "/".join(("artifacts", *ref))
+        folder = "/".join((ARTIFACTS, *ref))
         newest = max(changed for _, changed in files.values())
-        finished = f"{folder}/manifest.json" in files
+        finished = manifest_path(folder) in files
         may_go_on = not finished and (newest > oldest or ref[0] in use.resumable)
         if ref in use.leased:
             continue
@@ -231,11 +232,11 @@ def _unreferenced(store: Store, folder: str, candidates: list[str]) -> list[str]
     _, stage, key = folder.split("/")
     manifest = store.manifest(stage, key)
     named = {f"{folder}/{file.path}" for file in (*manifest.files, *manifest.reports)} if manifest else set()
-    named.add(f"{folder}/manifest.json")
-    left = [path for path in candidates if path not in named and not path.startswith(f"{folder}/parts/")]
+    named.add(manifest_path(folder))
+    left = [path for path in candidates if path not in named and not is_part(path, folder)]
     if not left:
         return []
-    for path in store.paths(f"{folder}/parts"):
+    for path in store.paths(parts_folder(folder)):
         try:
             part = decode_record(Part, store.backend.read(path), f"{store.url}/{path}")
         except FileNotFoundError:
@@ -248,7 +249,7 @@ def _unreferenced(store: Store, folder: str, candidates: list[str]) -> list[str]
 
 
 def _stale_leases(store: Store, oldest: float) -> Iterator[_Fields]:
-    for path, size, changed in store.backend.list("leases"):
+    for path, size, changed in store.backend.list(LEASES):
         record = _lease(store, path)
         if isinstance(record, LeaseRecord) and holder_is_gone(record):
             yield path, size, f"run {record.run_id} has ended without releasing it", "lease", changed

@@ -10,22 +10,39 @@ scratch/                                      work in progress, local stores onl
 import hashlib
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.artifacts.layout import (
+    ARTIFACTS,
+    LEASES,
+    PINS,
+    RUNS,
+    artifact_folder,
+    checked_name,
+    is_manifest,
+    manifest_path,
+    record_path,
+)
 from storage.artifacts.lease import Lease
 from storage.artifacts.local_copies import fetched_copy, fetched_folder
-from storage.artifacts.records import Manifest, Pin, RecordT, Run, StoredFile, decode_record, encode_record, now
+from storage.artifacts.records import (
+    InputRef,
+    Manifest,
+    Pin,
+    RecordT,
+    Run,
+    StoredFile,
+    decode_record,
+    encode_record,
+    now,
+)
 from storage.backends.registry import open_backend
 from storage.errors import CorruptFileError, CorruptRecordError, InputError
 
 log = logging.getLogger(__name__)
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-"""What a stage, part, pin or run may be called: one path component on every file system."""
 
 
 class Store:
@@ -59,7 +76,7 @@ class Store:
 
         Raises: CorruptRecordError.
         """
-        path = f"{artifact_folder(stage, key)}/manifest.json"
+        path = manifest_path(artifact_folder(stage, key))
         manifest = self._read(Manifest, path)
         if manifest is not None and (manifest.stage, manifest.key) != (stage, key):
             raise CorruptRecordError(
@@ -71,8 +88,8 @@ class Store:
     def manifests(self, stage: str | None = None) -> Iterator[Manifest]:
         """Yield every readable manifest, oldest first; a damaged one is logged and left out."""
         found = []
-        for path in self.paths(f"artifacts/{stage}" if stage else "artifacts"):
-            if path.endswith("/manifest.json"):
+        for path in self.paths(f"{ARTIFACTS}/{stage}" if stage else ARTIFACTS):
+            if is_manifest(path):
                 try:
                     manifest = self._read(Manifest, path)
                 except CorruptRecordError as error:
@@ -90,15 +107,15 @@ class Store:
 
     def lease(self, stage: str, key: str, run_id: str, on_lost: Callable[[], None]) -> Lease:
         """Return a lease on an artifact, not yet acquired; `on_lost` is called from another thread."""
-        return Lease(self.backend, f"leases/{checked_name(stage)}/{checked_name(key)}.json", run_id, on_lost)
+        return Lease(self.backend, record_path(f"{LEASES}/{checked_name(stage)}", key), run_id, on_lost)
 
     def write_run(self, run: Run) -> None:
         """Record the present state of a run."""
-        self.backend.write(f"runs/{checked_name(run.run_id)}.json", encode_record(run))
+        self.backend.write(record_path(RUNS, run.run_id), encode_record(run))
 
     def runs(self) -> Iterator[Run]:
         """Yield all readable run records, oldest first."""
-        yield from sorted(self._records(Run, "runs"), key=lambda run: run.started)
+        yield from sorted(self._records(Run, RUNS), key=lambda run: run.started)
 
     def write_pin(self, name: str, stage: str, key: str) -> Pin:
         """Keep an artifact, and what it was made from, from garbage collection.
@@ -108,19 +125,19 @@ class Store:
         if self.find(stage, key) is None:
             raise InputError(f"a pin must name a finished artifact, found none at {stage}/{key}; see `pile ls`")
         pin = Pin(name=name, stage=stage, key=key, created=now())
-        self.backend.write(f"pins/{checked_name(name)}.json", encode_record(pin))
+        self.backend.write(record_path(PINS, name), encode_record(pin))
         return pin
 
     def remove_pin(self, name: str) -> None:
         """Remove a pin. Raises: InputError if there is none of that name."""
-        path = f"pins/{checked_name(name)}.json"
-        if path not in self.paths("pins"):
+        path = record_path(PINS, name)
+        if path not in self.paths(PINS):
             raise InputError(f"no pin is called {name!r}; see `pile pin`")
         self.backend.delete(path)
 
     def pins(self) -> list[Pin]:
         """Return all pins. Raises: CorruptRecordError, since a pin that cannot be read would not protect."""
-        pins = [self._read(Pin, path) for path in self.paths("pins")]
+        pins = [self._read(Pin, path) for path in self.paths(PINS)]
         return [pin for pin in pins if pin is not None]
 
     # ---- local work space ----------------------------------------------------------------------
@@ -185,6 +202,11 @@ class Artifact:
     def url(self) -> str:
         """Where it lies."""
         return f"{self.store.url}/{artifact_folder(self.manifest.stage, self.manifest.key)}"
+
+    @property
+    def reference(self) -> InputRef:
+        """What the manifest of an artifact made from this one says of it."""
+        return InputRef(stage=self.manifest.stage, key=self.manifest.key, content_digest=self.content_digest)
 
     @property
     def content_digest(self) -> str:
@@ -290,21 +312,6 @@ class Artifact:
 
 
 _checked_files: set[tuple[str, int, str]] = set()
-
-
-def artifact_folder(stage: str, key: str) -> str:
-    """Return the folder of an artifact inside the store."""
-    return f"artifacts/{checked_name(stage)}/{checked_name(key)}"
-
-
-def checked_name(name: str) -> str:
-    """Return `name` if it is a single safe path component. Raises: InputError."""
-    if not NAME.fullmatch(name):
-        raise InputError(
-            f"a name in the store must consist of letters, digits, '.', '_' and '-' and not begin with a mark, "
-            f"found {name!r}"
-        )
-    return name
 
 
 def file_sha256(path: Path) -> str:

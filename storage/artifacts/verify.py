@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
 from storage.artifacts.gc import Garbage, collect, plan_garbage
+from storage.artifacts.layout import ARTIFACTS, LEASES, PINS, RUNS, is_manifest, is_part, manifest_path
 from storage.artifacts.records import (
     LeaseRecord,
     Manifest,
@@ -63,22 +64,22 @@ def verify_store(store: Store, stage: str | None = None) -> Iterator[Problem]:
     meanwhile is not reported. Memory: the names of one artifact's files, and a piece of eight of them.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        listing = store.backend.list(f"artifacts/{stage}" if stage else "artifacts")
+        listing = store.backend.list(f"{ARTIFACTS}/{stage}" if stage else ARTIFACTS)
         paths = (path for path, _, _ in listing)
         for folder, members in itertools.groupby(paths, lambda path: "/".join(path.split("/")[:3])):
             yield from _verify_artifact(store, pool, folder, list(members))
         if stage is None:
-            yield from _verify_records(store, pool, Run, "runs")
-            yield from _verify_records(store, pool, Pin, "pins")
-            yield from _verify_records(store, pool, LeaseRecord, "leases")
+            yield from _verify_records(store, pool, Run, RUNS)
+            yield from _verify_records(store, pool, Pin, PINS)
+            yield from _verify_records(store, pool, LeaseRecord, LEASES)
 
 
 def _verify_artifact(store: Store, pool: ThreadPoolExecutor, folder: str, paths: list[str]) -> Iterator[Problem]:
     kinds: dict[str, type[Manifest] | type[Part]] = {}
     for path in paths:
-        if path == f"{folder}/manifest.json":
+        if path == manifest_path(folder):
             kinds[path] = Manifest
-        elif path.startswith(f"{folder}/parts/"):
+        elif is_part(path, folder):
             kinds[path] = Part
     named: dict[tuple[str, int, str], _Named] = {}
     for path, record in zip(
@@ -111,7 +112,7 @@ def _verify_file(store: Store, named: _Named) -> Problem | None:
         found = "no file"
     except OSError as error:  # a disk that cannot read this file may still read the next
         found = str(error)
-    record = _read(store, Manifest if named.record.endswith("/manifest.json") else Part, named.record)
+    record = _read(store, Manifest if is_manifest(named.record) else Part, named.record)
     if record is None or (isinstance(record, Record) and named.file not in _files(record)):
         return None  # replaced or removed while we looked
     stage = named.path.split("/")[1]

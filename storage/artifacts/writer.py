@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from storage.artifacts.layout import artifact_folder, checked_name, manifest_path, parts_folder, record_path
 from storage.artifacts.records import (
-    InputRef,
     JsonDict,
     Manifest,
     Part,
@@ -20,7 +20,7 @@ from storage.artifacts.records import (
     encode_record,
     now,
 )
-from storage.artifacts.store import Artifact, Store, artifact_folder, checked_name, file_sha256
+from storage.artifacts.store import Artifact, Store, file_sha256
 from storage.canonical import fingerprint
 from storage.errors import CorruptFileError, CorruptRecordError
 
@@ -183,14 +183,7 @@ class ArtifactWriter:
             key=self.key,
             content_digest=content_digest(files),
             config=config,
-            inputs={
-                name: InputRef(
-                    stage=artifact.manifest.stage,
-                    key=artifact.manifest.key,
-                    content_digest=artifact.content_digest,
-                )
-                for name, artifact in inputs.items()
-            },
+            inputs={name: artifact.reference for name, artifact in inputs.items()},
             sources=dict(sources),
             files=files,
             reports=tuple({report.role: report for report in reports}.values()),
@@ -206,7 +199,7 @@ class ArtifactWriter:
         )
         for error in Artifact(self.store, manifest).wrong_sizes((*manifest.files, *manifest.reports)).values():
             raise error
-        return Artifact(self.store, self._written(f"{self.folder}/manifest.json", manifest))
+        return Artifact(self.store, self._written(manifest_path(self.folder), manifest))
 
     def _read_part(self, path: str) -> Part | None:
         try:
@@ -282,7 +275,7 @@ class ArtifactWriter:
         return as_read
 
     def _part_path(self, part: str) -> str:
-        return f"{self.folder}/parts/{checked_name(part)}.json"
+        return record_path(parts_folder(self.folder), part)
 
     def _as_artifact(self) -> Artifact:
         return Artifact(self.store, Manifest.model_construct(stage=self.stage, key=self.key))

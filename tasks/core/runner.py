@@ -24,7 +24,7 @@ from storage.artifacts.writer import ArtifactWriter
 from storage.config import Config
 from storage.errors import LeaseLostError
 from tasks.core.context import StageContext
-from tasks.core.stage import RunContext, Stage, StageResult, stage_key
+from tasks.core.stage import RunContext, Stage, StageResult, input_identity, stage_key
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ def run_stage(
     """
     started = time.monotonic()
     sources = stage.sources(config) if stage.sources else {}
-    digests = {name: artifact.content_digest for name, artifact in inputs.items()}
-    key = stage_key(stage, config, digests, sources)
+    identity = input_identity(stage, {name: artifact.reference for name, artifact in inputs.items()})
+    key = stage_key(stage, config, identity, sources)
     if not force and (found := context.store.find(stage.name, key)):
         return StageResult(found, cached=True, seconds=time.monotonic() - started)
     with _interruptible() as interrupt:

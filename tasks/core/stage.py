@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from storage.artifacts.records import JsonDict, Part
+from storage.artifacts.records import InputRef, JsonDict, Part
 from storage.artifacts.store import Artifact, Store
 from storage.canonical import artifact_key
 from storage.config import Config
@@ -53,6 +53,8 @@ class Stage:
     """Whether a recipe that does not mention it has it; one of another package is better asked for."""
     check: Callable[[Any], None] | None = None
     """Raises ValueError for a section that its config alone could not refuse: what other stages know decides."""
+    quotes_inputs: bool = False
+    """Its result says how its inputs were made and what from, so that their keys are part of its own."""
     highlight: bool = False
     """Whether its tables are what people look for first after a run."""
     result: str = ""
@@ -84,7 +86,15 @@ class StageResult:
     seconds: float
 
 
+def input_identity(stage: Stage, inputs: Mapping[str, InputRef]) -> dict[str, str]:
+    """Return what of its inputs is part of a stage's key: content digests by name, and their keys if quoted."""
+    identity = {name: read.content_digest for name, read in inputs.items()}
+    if stage.quotes_inputs:
+        identity |= {f"{name}.key": read.key for name, read in inputs.items()}
+    return identity
+
+
 def stage_key(stage: Stage, config: Config, inputs: Mapping[str, str], sources: Mapping[str, str]) -> str:
-    """Return the key of a stage's artifact from the content digests of what it reads."""
+    """Return the key of a stage's artifact from the `input_identity` and the digests of its sources."""
     read = {**{f"input:{name}": digest for name, digest in inputs.items()}, **sources}
     return artifact_key(stage.name, stage.version, config.identity(), read)

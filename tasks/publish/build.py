@@ -29,13 +29,12 @@ from model.pretrained.trained_model import fixed_threads, open_trained
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact
 from storage.errors import InputError
+from storage.formats.tokens import TOKENIZER
 from tasks.core.context import StageContext
 from tasks.labels.classes import CLASSES
-from tasks.publish.config import PublishConfig
+from tasks.publish.config import FOLDER, PublishConfig
 from tasks.publish.model_card import Published, model_card
 from tasks.reports.evaluation import METRICS
-
-PART = "huggingface"
 
 CHECKED_TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -57,13 +56,13 @@ def publish_model(
     metrics_file = evaluation.open(evaluation.file(METRICS))
     metrics = json.loads(metrics_file.read_bytes())
     _check_evaluation(metrics, model, tokenizer, evaluation)
-    folder = context.writer.scratch() / PART
+    folder = context.writer.scratch() / FOLDER
     folder.mkdir()
-    part = context.finished_parts([PART]).get(PART)
+    part = context.finished_parts([FOLDER]).get(FOLDER)
     with fixed_threads(context.execution.threads):
         trained = open_trained(model, tokenizer)
         if part is None:
-            vocabulary = tokenizer.open(tokenizer.file("tokenizer"))
+            vocabulary = tokenizer.open(tokenizer.file(TOKENIZER))
             write_folder(
                 trained.network,
                 vocabulary,
@@ -90,7 +89,7 @@ def publish_model(
                 folder, trained.network, trained.encoder, CHECKED_TEXTS, trained.eot_id, trained.used_vocab
             )
     if part is None:
-        part = context.writer.commit_folder(PART, folder, counts={"parameters": check.parameters})
+        part = context.writer.commit_folder(FOLDER, folder, counts={"parameters": check.parameters})
     context.table("Checked with transformers", _check_rows(check))
     context.table("Published files", [{"file": file.role, "bytes": file.bytes} for file in part.files])
     return [part]

@@ -4,6 +4,9 @@ from pydantic import Field
 
 from storage.config import Config
 
+FOLDER = "huggingface"
+"""The part of a publish artifact."""
+
 
 class PublishConfig(Config):
     """What the model card says that the pipeline cannot know."""

@@ -143,16 +143,21 @@ def training_rows(model: Artifact) -> list[dict[str, Any]]:
 
 
 def lineage_rows(model: Artifact, tokenizer: Artifact, evaluation: Artifact) -> list[dict[str, Any]]:
-    """Return the inputs of this folder and what they were made from, each artifact once."""
-    rows = {
-        artifact.ref: {"artifact": artifact.ref, "content digest": artifact.content_digest}
-        for artifact in (model, tokenizer, evaluation)
+    """Return the inputs of this folder by their names, and what they were made from by its content, each once.
+
+    Their keys are part of the key of this folder, and so is all content behind them; names behind them are not.
+    """
+    inputs = (model, tokenizer, evaluation)
+    rows = [{"artifact": artifact.ref, "content digest": artifact.content_digest} for artifact in inputs]
+    named = {(artifact.manifest.stage, artifact.content_digest) for artifact in inputs}
+    behind = {
+        (reference.stage, reference.content_digest): None
+        for artifact in inputs
+        for _, reference in sorted(artifact.manifest.inputs.items())
     }
-    for artifact in (model, tokenizer, evaluation):
-        for _, reference in sorted(artifact.manifest.inputs.items()):
-            name = f"{reference.stage}/{reference.key}"
-            rows.setdefault(name, {"artifact": name, "content digest": reference.content_digest})
-    return list(rows.values())
+    return rows + [
+        {"artifact": stage, "content digest": digest} for stage, digest in behind if (stage, digest) not in named
+    ]
 
 
 def _active(published: Published) -> str:

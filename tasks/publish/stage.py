@@ -2,14 +2,16 @@
 
 from storage.registry import LazyFunction
 from tasks.core.stage import Stage
-from tasks.publish.config import PublishConfig
+from tasks.publish.config import FOLDER, PublishConfig
 
 STAGE = Stage(
     name="publish",
-    version=3,  # 2: forms by family, special tokens never generated; 3: whether heads are trained
+    # 2: forms by family, special tokens never generated; 3: whether heads are trained; 4: inputs by content
+    version=4,
     config=PublishConfig,
     build=LazyFunction("tasks.publish.build:publish_model"),
     inputs={"model": "train", "tokenizer": "train-tokenizer", "evaluation": "evaluate"},
+    quotes_inputs=True,
     highlight=True,
-    result="huggingface",
+    result=FOLDER,
 )

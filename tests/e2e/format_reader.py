@@ -90,6 +90,8 @@ class StoreReader:
         name = f"{manifest['stage']}/{manifest['key']}"
         self.expect(folder.parts[-2:] == (manifest["stage"], manifest["key"]), f"{name}: in another's folder")
         inputs = {f"input:{role}": source["content_digest"] for role, source in manifest["inputs"].items()}
+        if manifest["stage"] == "publish":
+            inputs |= {f"input:{role}.key": source["key"] for role, source in manifest["inputs"].items()}
         identity = {
             "stage": manifest["stage"],
             "version": manifest["version"],

@@ -62,11 +62,11 @@ print(json.dumps({
 """A run without Prefect, whose server would take most of the time: store, settings and forced stages."""
 
 
-def run(store: Path, *force: str, hash_seed: int, workers: int = 1) -> Run:
+def run(store: Path, *force: str, hash_seed: int, workers: int = 1, **settings: Any) -> Run:
     """Run the chain in a process of its own; return the digest of every stage, and which stages were built."""
-    settings = json.dumps({**SMALL, "execution.workers": workers})
+    overrides = json.dumps({**SMALL, "execution.workers": workers, **settings})
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(store), settings, *force],
+        [sys.executable, "-c", RUN, str(store), overrides, *force],
         env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
         capture_output=True,
         text=True,
@@ -97,3 +97,11 @@ def test_stage_forced_in_its_own_process_gives_the_digest_of_the_first_run(
 
 def test_all_stages_forced_in_one_process_give_the_digests_of_the_first_run(store: Path, first: Run) -> None:
     assert run(store, *STAGE_NAMES, hash_seed=99) == {"digests": first["digests"], "built": list(STAGE_NAMES)}
+
+
+def test_same_weights_by_other_settings_do_not_change_what_was_published(store: Path, first: Run) -> None:
+    other = run(store, "evaluate", "publish", hash_seed=7, **{"train.eval_every": 3})
+    changed = {name for name, digest in other["digests"].items() if digest != first["digests"][name]}
+    assert other["built"] == ["train", "evaluate", "publish"]
+    assert changed == {"publish"}  # whose card tells the settings
+    assert run(store, "publish", hash_seed=8) == {"digests": first["digests"], "built": ["publish"]}

@@ -1,5 +1,6 @@
 """Plans over two toy stages: what would run, which field changed, and that nothing is written."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -123,3 +124,16 @@ def test_plan_shows_an_input_of_other_content(store: Store) -> None:
 def test_plan_writes_nothing(store: Store, tmp_path: Path) -> None:
     planning.make_plan(steps(), store)
     assert not (tmp_path / "store").exists()
+
+
+def test_stage_that_quotes_its_inputs_is_built_again_for_equal_content_by_another_key(store: Store) -> None:
+    quoting = dataclasses.replace(SIZE, quotes_inputs=True)
+    context = RunContext(store=store, run_id="r", recipe={}, execution=Execution())
+    plans = []
+    for config in (WordsConfig(word="aa", count=1), WordsConfig(word="a", count=2)):
+        words = run_stage(WORDS, config, {}, context).artifact
+        both = chain([WORDS, quoting], {"words": config, "size": SizeConfig()})
+        plans.append(planning.make_plan(both, store)[1])
+        run_stage(quoting, SizeConfig(), {"words": words}, context)
+        assert planning.make_plan(both, store)[1].state == "cached"
+    assert [[change.field for change in plan.changes] for plan in plans] == [[], ["inputs.words.key"]]
