@@ -20,6 +20,7 @@ from model.layers.device import choose_device
 from model.layers.language_model import LanguageModel
 from model.pretrained.folder import has_trained_heads, load_published, suppressed_ids
 from model.pretrained.trained_model import open_trained
+from model.pretrained.weights import MODEL_CONFIG
 from storage.artifacts.store import Artifact, Store
 from storage.errors import InputError
 from storage.formats.tokens import EOT
@@ -122,7 +123,7 @@ def _open_model(options: argparse.Namespace) -> LoadedModel:
     artifact = find_artifact(store, what)
     if published := artifact.files("config.json"):
         return _open_folder(artifact.open_folder(published[0].part))
-    model = artifact if artifact.files("model-config") else _input_of(store, artifact, "model")
+    model = artifact if artifact.files(MODEL_CONFIG) else _input_of(store, artifact, "model")
     trained = open_trained(model, _input_of(store, model, "tokenizer"), "auto")
     return LoadedModel(
         trained.network, trained.encoder, trained.eot_id, trained.used_vocab, trained.description.has_trained_heads

@@ -10,10 +10,10 @@ from tokenizers import Tokenizer
 
 from model.layers.device import choose_device
 from model.layers.language_model import LanguageModel
-from model.pretrained.weights import TrainedModel, load_description, load_model
+from model.pretrained.weights import MODEL_CONFIG, WEIGHTS, TrainedModel, load_description, load_model
 from storage.artifacts.store import Artifact
 from storage.errors import Fault, InputError
-from storage.formats.tokens import EOT
+from storage.formats.tokens import EOT, TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def open_trained(
     Raises: InputError if the tokenizer is not the one that the model was trained with, or for a device that this
         machine lacks; Fault for damaged files.
     """
-    described = model.open(model.file("model-config"))
+    described = model.open(model.file(MODEL_CONFIG))
     description = load_description(described)
     if description.tokenizer_digest != tokenizer.content_digest:
         raise InputError(
@@ -45,7 +45,7 @@ def open_trained(
             f"{description.tokenizer_digest[:16]}), found {tokenizer.ref} with {tokenizer.content_digest[:16]}; "
             f"run `pile run` so that all stages follow from one tokenizer"
         )
-    encoder = Tokenizer.from_file(str(tokenizer.open(tokenizer.file("tokenizer"))))
+    encoder = Tokenizer.from_file(str(tokenizer.open(tokenizer.file(TOKENIZER))))
     eot_id = encoder.token_to_id(EOT)
     used_vocab = max(encoder.get_vocab(with_added_tokens=True).values()) + 1
     if eot_id is None or used_vocab > description.model.vocab_size:
@@ -54,7 +54,7 @@ def open_trained(
             f"{model.ref}, found id {eot_id} for it and {used_vocab - 1} as the largest; build both again"
         )
     encoder.encode_special_tokens = True
-    network = load_model(model.open(model.file("weights")), described, str(choose_device(device)))
+    network = load_model(model.open(model.file(WEIGHTS)), described, str(choose_device(device)))
     return Trained(network, description, encoder, eot_id, used_vocab)
 
 

@@ -16,9 +16,12 @@ from model.layers.language_model import LanguageModel
 from storage.config import Config
 from storage.errors import CorruptFileError, Fault
 
+WEIGHTS, MODEL_CONFIG = "weights", "model-config"
+"""Roles of the two files of a trained model in an artifact."""
+
 
 class TrainedModel(Config):
-    """What belongs to a weights file: the `model-config` file of a train artifact."""
+    """What belongs to a weights file: the MODEL_CONFIG file of a train artifact."""
 
     model: AnyConfig
     """The shape of the model."""

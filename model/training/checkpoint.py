@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from model.export.saving import save_tensors, save_weights
+from model.pretrained.weights import WEIGHTS
+from model.training.config import CHECKPOINT_PREFIX, METRICS_LOG
 from model.training.job import TrainingJob
 from model.training.model_state import MOMENTS, ModelState
 from storage.artifacts.records import JsonDict
@@ -22,9 +24,6 @@ from storage.artifacts.writer import ArtifactWriter
 from storage.errors import CorruptFileError, InputError
 
 log = logging.getLogger(__name__)
-
-PREFIX = "step-"
-"""Name of a checkpoint's part: `step-000100` was taken after 100 updates."""
 
 FORMAT = 1
 
@@ -56,7 +55,7 @@ class Checkpoint:
 
 def checkpoint_name(step: int) -> str:
     """Return the part name of the checkpoint after `step` updates; names sort by step."""
-    return f"{PREFIX}{step:06d}"
+    return f"{CHECKPOINT_PREFIX}{step:06d}"
 
 
 def save_checkpoint(
@@ -65,12 +64,12 @@ def save_checkpoint(
     """Commit a checkpoint."""
     folder = writer.scratch()
     files = {
-        "weights": folder / "weights.safetensors",
+        WEIGHTS: folder / "weights.safetensors",
         "optimizer": folder / "optimizer.safetensors",
         "state": folder / "state.json",
-        "metrics": folder / "metrics.jsonl",
+        "metrics": folder / METRICS_LOG,
     }
-    save_weights(model.weights, files["weights"])
+    save_weights(model.weights, files[WEIGHTS])
     moments = {
         f"{moment}.{name}": tensor.contiguous()
         for moment in MOMENTS
@@ -120,7 +119,7 @@ def load_checkpoint(writer: ArtifactWriter, job: TrainingJob, name: str) -> Chec
         moment: {key.removeprefix(f"{moment}."): t for key, t in optimizer.items() if key.startswith(f"{moment}.")}
         for moment in MOMENTS
     }
-    model = ModelState(progress.step, load_file(paths["weights"]), moments)
+    model = ModelState(progress.step, load_file(paths[WEIGHTS]), moments)
     return Checkpoint(progress, model, state["random"], paths["metrics"].read_text().splitlines(keepends=True))
 
 

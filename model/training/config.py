@@ -18,6 +18,12 @@ FINAL = "final"
 REPORT = "training-report"
 """Part that holds metrics and settings; committed before FINAL, it becomes the artifact's reports."""
 
+METRICS_LOG = "metrics.jsonl"
+"""File of REPORT: a line per logged step with `loss` or `val_loss`."""
+
+CHECKPOINT_PREFIX = "step-"
+"""Begins the name of a checkpoint's part: `step-000100` was taken after 100 updates."""
+
 
 class TrainConfig(Config):
     """How a model is trained: shape, data per step, optimizer, and how often it is looked at and saved."""

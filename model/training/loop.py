@@ -18,7 +18,7 @@ from model.families.base import ModelConfig
 from model.families.estimate import count_parameters
 from model.families.registry import build_model
 from model.layers.device import choose_device
-from model.pretrained.weights import TrainedModel, save_description
+from model.pretrained.weights import MODEL_CONFIG, WEIGHTS, TrainedModel, save_description
 from model.training.batch import Batch, Totals
 from model.training.checkpoint import (
     Checkpoint,
@@ -29,7 +29,7 @@ from model.training.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from model.training.config import FINAL, REPORT, model_config_for
+from model.training.config import FINAL, METRICS_LOG, REPORT, model_config_for
 from model.training.data import PackedData, evaluation_batches, open_data, step_batches
 from model.training.engines.base import Engine
 from model.training.job import TrainingJob
@@ -207,8 +207,8 @@ class Training:
         if not self.is_main:
             return
         folder = self.writer.scratch()
-        report = {"metrics.jsonl": folder / "metrics.jsonl", "engine.json": folder / "engine.json"}
-        report["metrics.jsonl"].write_text("".join(self.metrics.lines))
+        report = {METRICS_LOG: folder / METRICS_LOG, "engine.json": folder / "engine.json"}
+        report[METRICS_LOG].write_text("".join(self.metrics.lines))
         report["engine.json"].write_text(json.dumps({**machine(self.job), **self.engine.settings()}, indent=1))
         if self.wandb is not None and (offline := self.wandb.finish()) is not None:
             report["offline-run.wandb"] = offline
@@ -226,7 +226,7 @@ class Training:
         )
         self.writer.commit(
             FINAL,
-            {"weights": weights, "model-config": description},
+            {WEIGHTS: weights, MODEL_CONFIG: description},
             counts={"parameters": count_parameters(self.model_config), "steps": self.step, "tokens": self.tokens},
         )
         self._say("training is complete")

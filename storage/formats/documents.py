@@ -23,6 +23,11 @@ SPLITS = ("train", "val", "test")
 ZSTD_LEVEL = 3
 
 
+def shard_prefix(split: str) -> str:
+    """Return what the names of a split's shards begin with: `train-00000` is the first one of `train`."""
+    return f"{split}-"
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One text with its origin."""

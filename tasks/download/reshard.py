@@ -15,7 +15,7 @@ from typing import Any
 
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
-from storage.formats.documents import DOCUMENTS, Document, DocumentWriter
+from storage.formats.documents import DOCUMENTS, Document, DocumentWriter, shard_prefix
 from storage.sources.base import Source
 from storage.sources.checked_files import SourceFile
 from storage.sources.readers.base import BadLine
@@ -62,7 +62,7 @@ def plan_groups(
         shards = 0
         for index, members in enumerate(_even_groups(files, shard_bytes)):
             count = max(1, round(sum(file.text_bytes for file in members) / shard_bytes))
-            names = tuple(f"{split}-{number:05d}" for number in range(shards, shards + count))
+            names = tuple(f"{shard_prefix(split)}{number:05d}" for number in range(shards, shards + count))
             val, test = (f"{name}-{index:05d}" if name in hold_out else "" for name in ("val", "test"))
             groups.append(Group(tuple(members), names, val, test))
             shards += count

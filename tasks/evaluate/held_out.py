@@ -9,7 +9,7 @@ from xxhash import xxh64_intdigest
 
 from storage.artifacts.store import Artifact
 from storage.errors import InputError
-from storage.formats.documents import DOCUMENTS, Document, read_documents
+from storage.formats.documents import DOCUMENTS, Document, read_documents, shard_prefix
 
 SAMPLE_SHARDS = 16
 
@@ -34,7 +34,7 @@ def read_held_out(corpus: Artifact, split: str, max_bytes_per_subset: int) -> di
     Raises: InputError if the split holds no text.
     """
     subsets: dict[str, HeldOut] = {}
-    for file in corpus.files(DOCUMENTS, prefix=f"{split}-"):
+    for file in corpus.files(DOCUMENTS, prefix=shard_prefix(split)):
         for document in read_documents(corpus.open(file)):
             group = subsets.setdefault(document.subset, HeldOut())
             data = document.text.encode()
@@ -74,7 +74,7 @@ def read_train_sample(corpus: Artifact, documents: int, max_characters: int) -> 
     Of up to SAMPLE_SHARDS shards, spread evenly over the split, those documents whose ids have the smallest hash:
     a sample that favours no subset, place or length, and costs the same however large the corpus is.
     """
-    shards = corpus.files(DOCUMENTS, prefix="train-")
+    shards = corpus.files(DOCUMENTS, prefix=shard_prefix("train"))
     taken = min(SAMPLE_SHARDS, len(shards))
     beginnings = (
         Document(document.id, document.subset, document.text[:max_characters])

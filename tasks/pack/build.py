@@ -14,6 +14,7 @@ from storage.artifacts.records import Part, StoredFile
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
+from storage.formats.documents import shard_prefix
 from storage.formats.packed import PackedFormat, SequenceWriter
 from storage.formats.probes import MIN_PROBED_TOKENS, PROBE_TOKENS, add_probes, lead_with_eot
 from storage.formats.token_archive import TokenArchive
@@ -41,9 +42,9 @@ def pack_tokens(
     Raises: InputError if the archive was made with another tokenizer, or the train split is too short.
     """
 
-    shards = [file for split in SPLITS for file in tokens.files(TOKENS, prefix=f"{split}-")]
+    shards = [file for split in SPLITS for file in tokens.files(TOKENS, prefix=shard_prefix(split))]
     names = [file.part for file in shards]
-    if not any(name.startswith("train-") for name in names):
+    if not any(name.startswith(shard_prefix("train")) for name in names):
         raise InputError(f"{tokens.ref} must have train shards, found none; add sources of the split `train`")
     finished = context.finished_parts(names)
     work = _PackShard(context.writer, config, tokens, tokenizer)

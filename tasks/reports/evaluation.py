@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from model.training.config import METRICS_LOG
 from storage.artifacts.store import Artifact
 from storage.errors import Fault
 from tasks.core.context import StageContext
@@ -23,9 +24,6 @@ log = logging.getLogger(__name__)
 
 METRICS = "metrics"
 """Role of metrics.json in an evaluate artifact."""
-
-LOSS_LOG = "metrics.jsonl"
-"""Report of a train artifact: a line per logged step with `loss` or `val_loss`."""
 
 METHODS = {"model": "model", "zstd_19": "zstd -19", "xz_9": "xz -9"}
 """Names in metrics.json -> columns of the main table."""
@@ -185,14 +183,14 @@ def read_losses(model: Artifact) -> list[dict[str, Any]]:
 
     Raises: Fault if it cannot be read.
     """
-    data = model.report(LOSS_LOG) or b""
+    data = model.report(METRICS_LOG) or b""
     try:
         lines = [json.loads(line) for line in data.splitlines()]
         for line in lines:
             int(line["step"]), float(line.get("loss", line.get("val_loss")))
     except (ValueError, KeyError, TypeError) as error:
         raise Fault(
-            f"{LOSS_LOG} of {model.ref} must have a step and a loss on each line, but {error!r}; "
+            f"{METRICS_LOG} of {model.ref} must have a step and a loss on each line, but {error!r}; "
             f"train the model again with `pile run --force train`"
         ) from error
     return lines

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 
-from model.training.config import FINAL, REPORT, TrainConfig
+from model.training.config import CHECKPOINT_PREFIX, FINAL, METRICS_LOG, REPORT, TrainConfig
 from model.training.job import ArtifactRef, TrainingJob
 from storage.artifacts.records import JsonDict, Part
 from storage.artifacts.store import Artifact
@@ -15,8 +15,6 @@ from tasks.core.execution import Execution
 from tasks.train.process import failure, run_trainer
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT_PREFIX = "step-"
 
 
 def train_model(
@@ -102,7 +100,7 @@ def report_training(final: Part, report: Part | None, context: StageContext) -> 
         return
     # The files lie in the store already; naming them in the manifest makes them reports.
     context.reports.extend(report.files)
-    metrics = next(file for file in report.files if file.role == "metrics.jsonl")
+    metrics = next(file for file in report.files if file.role == METRICS_LOG)
     records = [json.loads(line) for line in context.writer.open(metrics).read_text().splitlines()]
     context.table("Training", [summary(final, records)])
 

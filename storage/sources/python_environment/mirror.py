@@ -11,6 +11,7 @@ import zstandard
 from storage.artifacts.store import file_sha256
 from storage.sources.layout import CHECKSUMS
 from storage.sources.python_environment.texts import Text, collect_texts, take
+from storage.sources.readers.records import SUBSET
 
 TRAIN_FILE_BYTES = 2_000_000
 """Text per file of the mirror."""
@@ -63,7 +64,7 @@ def _cut(texts: Sequence[Text], text_bytes: int) -> Iterator[list[Text]]:
 def _write(path: Path, texts: Sequence[Text]) -> None:
     lines = (
         orjson.dumps(
-            {"text": text.text, "meta": {"pile_set_name": text.kind, "package": text.package, "file": text.name}},
+            {"text": text.text, "meta": {SUBSET: text.kind, "package": text.package, "file": text.name}},
             option=orjson.OPT_APPEND_NEWLINE,
         )
         for text in texts
