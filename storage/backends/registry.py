@@ -1,6 +1,6 @@
 """The store's backends by the scheme of its URL; a URL without a scheme is a local folder.
 
-A package adds one with an entry point of the group `pile_pipeline.backends`, named as the scheme.
+A package adds one with an entry point of the group `pile_pipeline.backends`, named as the scheme in lower case.
 """
 
 import re
