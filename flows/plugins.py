@@ -16,3 +16,11 @@ PLACES = (
 def registries() -> dict[str, Registry[object]]:
     """Return the registries by the module that holds each."""
     return {place.partition(":")[0]: load(place) for place in PLACES}
+
+
+def problems_of(name: str) -> tuple[str, ...]:
+    """Return why what packages have registered under a name cannot be used, whatever the seam."""
+    lines = (
+        (registry, line) for registry in registries().values() for line in registry.lines if line.name == name
+    )
+    return tuple(str(problem) for registry, line in lines if (problem := registry.problem(line)))

@@ -6,13 +6,14 @@ names our members; any other package adds its own through an entry point of the 
     [project.entry-points."pile_pipeline.sources"]
     my-source = "my_package.my_module:MY_SOURCE"
 
-A member is imported when it is first asked for, so that a registry costs nothing to import.
+A member is imported when it is first asked for, so that a registry costs nothing to import. What a package brings
+may be broken in any way: such a piece is named, with its package, and left out, and all others work.
 """
 
 import importlib
 import importlib.metadata
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -38,58 +39,163 @@ class Entry:
     version: str
     """Version of that distribution, '' if it is not installed as one."""
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a line of ours."""
+        return self.package == OWN_PACKAGE
+
+    @property
+    def origin(self) -> str:
+        """Package and place, for messages."""
+        return f"{self.package} {self.version}".strip() + f" ({self.place})"
+
+
+def _no_claims(_: Any) -> Iterable[str]:
+    return ()
+
 
 class Registry(Generic[MemberT]):
     """The members of one seam."""
 
-    def __init__(self, kind: str, group: str, members: Mapping[str, str]) -> None:
-        """Name the seam (`source`), its entry-point group, and our members as name -> `module:attribute`."""
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        members: Mapping[str, str],
+        check: Callable[[str, MemberT], None],
+        claims: Callable[[MemberT], Iterable[str]] = _no_claims,
+    ) -> None:
+        """Name the seam (`source`), its entry-point group, and our members as name -> `module:attribute`.
+
+        `check(name, member)` raises an InputError, "must ..., found ...", for what is no member of that name: it
+        sees whatever a package has put there. `claims(member)` is what only one member can have, in words:
+        "files that end in .csv".
+        """
         self.kind = kind
         self.group = group
         self._own = dict(members)
-        self._loaded: dict[str, MemberT] = {}
+        self._check = check
+        self._claims = claims
+        self._loaded: dict[Entry, MemberT] = {}
+        self._problems: dict[Entry, InputError | None] = {}
+        self._logged: set[str] = set()
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all members, ours first."""
+        """Return the names of all members, ours first; also of those that `get` refuses."""
         return tuple(self.entries)
 
     def get(self, name: str) -> MemberT:
         """Return a member.
 
-        Raises: InputError if there is none of that name, or the package that brings it cannot be imported.
+        Raises: InputError if there is none of that name, two packages bring one, or the one that there is cannot
+        be used.
         """
         if name not in self.entries:
             raise InputError(f"a {self.kind} must be one of {', '.join(self.entries)}, found {name!r}")
-        if name not in self._loaded:
-            self._loaded[name] = _load(self.kind, self.entries[name])
-        return self._loaded[name]
+        entry = self.entries[name]
+        if problem := self.problem(entry):
+            raise InputError(str(problem)) from problem.__cause__
+        return self._loaded[entry]
 
     def members(self) -> Iterator[tuple[str, MemberT]]:
-        """Yield all members; one of another package that cannot be imported is logged and left out."""
-        for name, entry in self.entries.items():
-            try:
-                yield name, self.get(name)
-            except InputError as error:
-                if entry.package == OWN_PACKAGE:
-                    raise
-                log.warning("%s", error)
+        """Yield all members; one of another package that cannot be used is logged, once, and left out."""
+        for entry in self.lines:
+            problem = self.problem(entry)
+            if problem is None:
+                yield entry.name, self._loaded[entry]
+            elif entry.is_own:
+                raise problem
+            elif str(problem) not in self._logged:
+                self._logged.add(str(problem))
+                log.warning("%s", problem)
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
-        """The lines of the registry by name.
-
-        Raises: InputError if two packages give the same name: what a recipe means must not depend on chance.
-        """
-        found = {name: Entry(name, place, OWN_PACKAGE, "") for name, place in self._own.items()}
-        for point in sorted(importlib.metadata.entry_points(group=self.group), key=lambda point: point.name):
-            package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
-            if point.name in found and found[point.name].place != point.value:
-                raise InputError(
-                    f"the {self.kind} {point.name!r} must come from one package, found it in "
-                    f"{found[point.name].package} and {package}; uninstall one of them"
-                )
-            found.setdefault(point.name, Entry(point.name, point.value, package, version))
+        """The lines of the registry by name; ours, or the first, where several have one name."""
+        found: dict[str, Entry] = {}
+        for entry in self.lines:
+            found.setdefault(entry.name, entry)
         return found
+
+    @cached_property
+    def lines(self) -> tuple[Entry, ...]:
+        """Every line of the registry, ours first; several may have one name."""
+        found = [Entry(name, place, OWN_PACKAGE, "") for name, place in self._own.items()]
+        theirs = []
+        for point in importlib.metadata.entry_points(group=self.group):
+            package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
+            theirs.append(Entry(point.name, point.value, package, version))
+        for entry in sorted(theirs, key=lambda entry: (entry.name, entry.package, entry.place)):
+            if (entry.name, entry.place) not in {(other.name, other.place) for other in found}:
+                found.append(entry)
+        return tuple(found)
+
+    def problem(self, entry: Entry) -> InputError | None:
+        """Return why a line gives no member, None if it gives one.
+
+        Raises: whatever keeps a member of ours from being imported.
+        """
+        if entry not in self._problems:
+            self._problems[entry] = self._name_taken(entry) or self._not_loaded(entry) or self._claimed(entry)
+        return self._problems[entry]
+
+    def _name_taken(self, entry: Entry) -> InputError | None:
+        """A name of ours stays ours; of two packages neither has it, since a recipe must not depend on chance."""
+        same = [other for other in self.lines if other.name == entry.name]
+        if entry.is_own or len(same) == 1:
+            return None
+        if same[0].is_own:
+            return InputError(
+                f"the {self.kind} {entry.name!r} of {entry.origin} must have a name of its own, found that of "
+                f"{same[0].origin}, which stays; rename it or uninstall {entry.package}"
+            )
+        found = " and ".join(other.origin for other in same)
+        return InputError(
+            f"the {self.kind} {entry.name!r} must come from one package, found it in {found}; uninstall one"
+        )
+
+    def _not_loaded(self, entry: Entry) -> InputError | None:
+        """Load what a line names, once if that succeeds; whether another has its name plays no part."""
+        if entry not in self._loaded:
+            try:
+                self._loaded[entry] = self._load(entry)
+            except InputError as problem:
+                return problem
+        return None
+
+    def _load(self, entry: Entry) -> MemberT:
+        try:
+            member: MemberT = load(entry.place)
+        except (Exception, SystemExit) as error:
+            if entry.is_own:
+                raise
+            raise self._refusal(entry, f"must be importable, but {_one_line(error)}") from error
+        try:
+            self._check(entry.name, member)
+        except InputError as error:
+            raise self._refusal(entry, str(error)) from None
+        except (Exception, SystemExit) as error:
+            raise self._refusal(entry, f"must be what the seam asks for, but {_one_line(error)}") from error
+        return member
+
+    def _claimed(self, entry: Entry) -> InputError | None:
+        """Find what another has too: one of ours keeps it, of two packages neither does."""
+        for other in self.lines:
+            if other == entry or (entry.is_own and not other.is_own) or self._not_loaded(other):
+                continue
+            theirs = set(self._claims(self._loaded[other]))
+            if twice := [claim for claim in self._claims(self._loaded[entry]) if claim in theirs]:
+                text = f"must be the only one for {twice[0]}, found {other.name!r} of {other.origin} too"
+                return self._refusal(entry, text)
+        return None
+
+    def _refusal(self, entry: Entry, text: str) -> InputError:
+        advice = "mend it" if entry.is_own else f"mend or uninstall {entry.package}"
+        return InputError(f"the {self.kind} {entry.name!r} of {entry.origin} {text}; {advice}")
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class LazyFunction:
@@ -110,15 +216,3 @@ def load(place: str) -> Any:
     """Return what `module:attribute` names."""
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def _load(kind: str, entry: Entry) -> Any:
-    try:
-        return load(entry.place)
-    except Exception as error:
-        if entry.package == OWN_PACKAGE:
-            raise
-        raise InputError(
-            f"the {kind} {entry.name!r} of the package {entry.package} {entry.version} must be importable as "
-            f"{entry.place}, but {type(error).__name__}: {error}; mend or uninstall that package"
-        ) from error

@@ -6,27 +6,21 @@ from typing import Any
 from flows.command.output import print_json
 from flows.plugins import registries
 from flows.tables import text_table
-from storage.errors import InputError
 from storage.registry import Entry, Registry
 
 
 def plugins(options: argparse.Namespace) -> int:
-    """List the members; exit code 1 if one cannot be imported."""
-    rows = [_row(registry, entry) for registry in registries().values() for entry in registry.entries.values()]
+    """List the members; exit code 1 if one cannot be used."""
+    rows = [_row(registry, entry) for registry in registries().values() for entry in registry.lines]
     print_json(rows) if options.json else print(text_table(rows))
     return 1 if any(row["problem"] for row in rows) else 0
 
 
 def _row(registry: Registry[Any], entry: Entry) -> dict[str, str]:
-    problem = ""
-    try:
-        registry.get(entry.name)
-    except InputError as error:
-        problem = str(error)
     return {
         "seam": registry.kind,
         "member": entry.name,
         "package": f"{entry.package} {entry.version}".strip(),
         "place": entry.place,
-        "problem": problem,
+        "problem": str(registry.problem(entry) or ""),
     }

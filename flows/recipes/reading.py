@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from flows.plugins import problems_of
 from flows.recipes.registry import RECIPES
 from flows.recipes.schema import Recipe, recipe_type
 from storage.errors import InputError
@@ -154,8 +155,10 @@ def _explain(error: ValidationError, recipe: str) -> str:
         field = f"{'.'.join(steps)}: " if steps else ""
         if problem["type"] == "extra_forbidden":
             lines.append(f"{field}the recipe has no such field; see `pile recipes {example}`")
+            lines += problems_of(steps[0].replace("_", "-")) if len(steps) == 1 else ()
         else:
             message = problem["msg"].replace("Value error, ", "")
             found = "" if problem["type"] in SAYS_WHAT_IT_FOUND else f", found {problem['input']!r:.200}"
             lines.append(f"{field}{message}{found}")
+            lines += problems_of(str(problem.get("ctx", {}).get("tag", "")))
     return f"the recipe {recipe!r} cannot be used: " + "; ".join(lines)

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar
 from pydantic import Field, ValidationError, create_model, model_validator
 
 from flows.chain import ALL, Step, chain
-from flows.stages import all_stages
+from flows.stages import STAGES, all_stages
 from storage.config import Config
 from storage.errors import InputError
 from tasks.core.execution import Execution
@@ -25,6 +25,8 @@ class Recipe(Config):
 
     def steps(self, target: str = ALL) -> tuple[Step, ...]:
         """Return what is run for a target, in order. Raises: InputError if that cannot be."""
+        if target != ALL and target in STAGES.names():
+            STAGES.get(target)  # says why, if it cannot be used
         stages = all_stages()
         sections = dict(self)
         return chain(stages, {stage.name: sections.get(stage.config_field) for stage in stages}, target)

@@ -8,23 +8,14 @@ from pydantic import TypeAdapter
 from model.families.base import ModelConfig, ModelShape, Sized
 from model.families.registry import FAMILIES, AnyShape
 from storage.config import Config
-from storage.errors import InputError
 
 DEFAULT = "demo"
 """The preset whose fields a recipe changes that names neither preset nor family."""
 
 
 def all_presets() -> dict[str, ModelConfig]:
-    """Return the presets of all families. Raises: InputError if two give the same name."""
-    found: dict[str, ModelConfig] = {}
-    for name, family in FAMILIES.members():
-        if twice := sorted(found.keys() & family.presets.keys()):
-            raise InputError(
-                f"a preset must belong to one model family, found {twice[0]!r} in {name} and in "
-                f"{found[twice[0]].family}; uninstall the package of one"
-            )
-        found.update(family.presets)
-    return found
+    """Return the presets of all families, no two of which have one name."""
+    return {name: preset for _, family in FAMILIES.members() for name, preset in family.presets.items()}
 
 
 PRESETS: Mapping[str, ModelConfig] = all_presets()

@@ -4,6 +4,7 @@ A new family is a folder here with an object `FAMILY`, and a line below; or an e
 `pile_pipeline.families` in another package.
 """
 
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +12,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from model.families.base import Family, ModelConfig, ModelShape
+from storage.errors import InputError
+from storage.member_checks import check_name, check_tag, check_version
 from storage.registry import Registry
 
 if TYPE_CHECKING:
     from model.layers.language_model import LanguageModel
+
+
+def check_family(name: str, family: Any) -> None:
+    """Raise InputError unless this is a family of that name, whose shape, config and presets are of it."""
+    if not isinstance(family, Family):
+        raise InputError(f"must be an object of a class that derives from Family, found {family!r:.200}")
+    check_name(family.name, name)
+    check_tag(family.shape, ModelShape, "family", name)
+    check_tag(family.config, ModelConfig, "family", name)
+    check_version(family.shape.family_version)
+    if not callable(family.formulas):
+        raise InputError(f"must have formulas, found {family.formulas!r:.200}")
+    for presets in (family.presets, family.tiny):
+        if not isinstance(presets, Mapping) or not all(
+            isinstance(each, family.config) for each in presets.values()
+        ):
+            raise InputError(f"must have presets that are configs of the family by name, found {presets!r:.200}")
+
+
+def preset_claims(family: Family[Any]) -> Iterable[str]:
+    """Return the names that no other family may give to a preset."""
+    return [f"the preset {name!r}" for name in family.presets]
+
 
 FAMILIES: Registry[Family[Any]] = Registry(
     "model family",
@@ -24,6 +50,8 @@ FAMILIES: Registry[Family[Any]] = Registry(
         "rope": "model.families.rope.family:FAMILY",
         "world": "model.families.world.family:FAMILY",
     },
+    check_family,
+    preset_claims,
 )
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ class StoreBackend(Protocol):
     **Processes.** Opening touches nothing. `open_backend(backend.url)` opens the same root in any other process;
     a backend can be used by several threads at once, and by the child of a fork.
 
-    Registered by URL scheme in `storage.backends.registry`, as a function from the URL to the backend. A class
-    that derives from this one inherits the answers of a place that is not on this machine's disk.
+    Registered by URL scheme, in lower case, in `storage.backends.registry`, as a function from the URL to the
+    backend. A class that derives from this one inherits the answers of a place that is not on this machine's disk.
     """
 
     url: str

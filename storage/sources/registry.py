@@ -10,8 +10,17 @@ from typing import Annotated, Any
 from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
+from storage.member_checks import check_class, check_tag, check_version
 from storage.registry import Registry
 from storage.sources.base import Source, SourceConfig
+
+
+def check_source(name: str, source: Any) -> None:
+    """Raise InputError unless this is a class of sources whose config has the name in `kind`."""
+    check_class(source, Source)
+    check_tag(source.config_type, SourceConfig, "kind", name)
+    check_version(source.config_type.version)
+
 
 SOURCES: Registry[type[Source[Any]]] = Registry(
     "source",
@@ -21,6 +30,7 @@ SOURCES: Registry[type[Source[Any]]] = Registry(
         "files": "storage.sources.files:FilesSource",
         "python-environment": "storage.sources.python_environment.source:PythonEnvironmentSource",
     },
+    check_source,
 )
 
 

@@ -29,7 +29,7 @@ class Stage:
     """
 
     name: str
-    """Words with hyphens; the recipe's section has underscores instead."""
+    """Its name in the registry: words with hyphens; the recipe's section has underscores instead."""
     version: int
     """Raised by hand when the meaning of the code changes: artifacts of older versions are then stale."""
     config: type[Config]

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from model.training.engines.base import EngineConfig
+from storage.errors import InputError
+from storage.member_checks import check_tag
 from storage.registry import Registry
+
+
+def check_engine(name: str, engine: Any) -> None:
+    """Raise InputError unless this is a class of options that has the name in `name` and opens an engine."""
+    check_tag(engine, EngineConfig, "name", name)
+    if engine.open is EngineConfig.open:
+        raise InputError("must define how an engine is opened, found no open")
+
 
 ENGINES: Registry[type[EngineConfig]] = Registry(
     "training engine",
@@ -20,6 +30,7 @@ ENGINES: Registry[type[EngineConfig]] = Registry(
         "local": "model.training.engines.local.config:LocalConfig",
         "deepspeed": "model.training.engines.deepspeed.config:DeepSpeedConfig",
     },
+    check_engine,
 )
 
 DEFAULT = "local"

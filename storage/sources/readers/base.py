@@ -60,7 +60,9 @@ class Reader(ABC):
     version: ClassVar[int]
     """Raised when the same bytes give other documents: part of the key of every artifact made from them."""
     suffixes: ClassVar[tuple[str, ...]]
-    """Ends of the names of its files, with the compression as in `.jsonl.zst`; the longest of all readers wins."""
+    """Ends of the names of its files, with the compression as in `.jsonl.zst`; the longest of all readers wins.
+
+    No other reader has one of them."""
 
     @classmethod
     @abstractmethod

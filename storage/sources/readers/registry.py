@@ -3,11 +3,30 @@
 A package adds one with an entry point of the group `pile_pipeline.readers`, named as the reader.
 """
 
+from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 from storage.errors import InputError
+from storage.member_checks import check_class, check_name, check_version
 from storage.registry import Registry
 from storage.sources.readers.base import Reader
+
+
+def check_reader(name: str, reader: Any) -> None:
+    """Raise InputError unless this is a class of readers of that name that says which files are its own."""
+    check_class(reader, Reader)
+    check_name(reader.name, name)
+    check_version(reader.version)
+    suffixes = reader.suffixes
+    if not isinstance(suffixes, tuple) or not suffixes or not all(isinstance(s, str) and s for s in suffixes):
+        raise InputError(f"must have a tuple of ends of file names in `suffixes`, found {suffixes!r:.200}")
+
+
+def suffix_claims(reader: type[Reader]) -> Iterable[str]:
+    """Return the files that must have no other reader."""
+    return [f"files that end in {suffix}" for suffix in reader.suffixes]
+
 
 READERS: Registry[type[Reader]] = Registry(
     "reader",
@@ -18,6 +37,8 @@ READERS: Registry[type[Reader]] = Registry(
         "leipzig": "storage.sources.readers.leipzig:LeipzigReader",
         "plain-text": "storage.sources.readers.plain_text:PlainTextReader",
     },
+    check_reader,
+    suffix_claims,
 )
 
 
@@ -37,16 +58,5 @@ def is_readable(name: str) -> bool:
 
 @cache
 def readers_by_suffix() -> dict[str, str]:
-    """Return the ends of file names and the names of their readers, in the order of the registry.
-
-    Raises: InputError if two readers claim the same: what a recipe means must not depend on chance.
-    """
-    found: dict[str, str] = {}
-    for name, reader in READERS.members():
-        for suffix in reader.suffixes:
-            if found.setdefault(suffix, name) != name:
-                raise InputError(
-                    f"files that end in {suffix} must have one reader, found {found[suffix]} and {name}; "
-                    f"uninstall the package of one of them"
-                )
-    return found
+    """Return the ends of file names and the names of their readers, in the order of the registry."""
+    return {suffix: name for name, reader in READERS.members() for suffix in reader.suffixes}

@@ -10,8 +10,17 @@ from typing import Annotated, Any
 from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
+from storage.member_checks import check_class, check_tag, check_version
 from storage.registry import Registry
 from tasks.filter.rules.base import Rule, RuleConfig
+
+
+def check_rule(name: str, rule: Any) -> None:
+    """Raise InputError unless this is a class of rules whose config has the name in `rule`."""
+    check_class(rule, Rule)
+    check_tag(rule.config_type, RuleConfig, "rule", name)
+    check_version(rule.config_type.version)
+
 
 RULES: Registry[type[Rule[Any]]] = Registry(
     "filter rule",
@@ -23,6 +32,7 @@ RULES: Registry[type[Rule[Any]]] = Registry(
         "gopher-repetition": "tasks.filter.rules.gopher_repetition:GopherRepetitionRule",
         "fineweb-quality": "tasks.filter.rules.fineweb_quality:FineWebQualityRule",
     },
+    check_rule,
 )
 
 

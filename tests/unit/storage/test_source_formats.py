@@ -16,7 +16,7 @@ import storage.sources.readers.plain_text
 from storage.errors import InputError
 from storage.formats.documents import Document
 from storage.sources.readers.base import BadLine, Columns, Item
-from storage.sources.readers.registry import reader_for, readers_by_suffix
+from storage.sources.readers.registry import reader_for
 
 RECORDS: list[dict[str, Any]] = [
     {"text": "Кошка спит.\n", "meta": {"pile_set_name": "Tatar", "url": "x", "n": 1}},
@@ -275,14 +275,3 @@ def test_longest_suffix_names_the_reader(name: str, reader: str) -> None:
 def test_name_of_no_known_format_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(InputError, match=rf"must end in \.jsonl, .*-sentences\.txt.*, found '{name}'"):
         reader_for(name)
-
-
-def test_suffix_of_two_readers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Second(type(reader_for("a.txt"))):  # type: ignore[misc]
-        name = "second"
-
-    members = [("plain-text", type(reader_for("a.txt"))), ("second", Second)]
-    monkeypatch.setattr("storage.sources.readers.registry.READERS.members", lambda: iter(members))
-    readers_by_suffix.cache_clear()
-    with pytest.raises(InputError, match=r"\.txt must have one reader, found plain-text and second"):
-        readers_by_suffix()
