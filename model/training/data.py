@@ -15,6 +15,7 @@ from model.training.engines.base import Engine
 from model.training.job import TrainingJob
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, InputError
+from storage.formats.documents import TRAIN, VAL
 from storage.formats.packed import PackedSequences
 from storage.formats.probes import NO_LABEL, Probes, document_numbers
 from storage.formats.tokens import SEQUENCES
@@ -57,7 +58,7 @@ def open_data(store: Store, job: TrainingJob) -> PackedData:
 
 def open_sequences(artifact: Artifact) -> PackedData:
     """Open the sequences of a pack artifact. Raises: InputError if there is nothing to train on."""
-    train, validation = _open_split(artifact, "train"), _open_split(artifact, "val")
+    train, validation = _open_split(artifact, TRAIN), _open_split(artifact, VAL)
     if train is None:
         raise InputError(f"{artifact.ref} must hold sequences to train on, found none; pack a larger corpus")
     return PackedData(train, validation, train.sequence_length, train.format.probes)

@@ -17,7 +17,7 @@ from storage.errors import CorruptFileError
 DOCUMENTS = "documents"
 """Role of a shard of documents in every artifact that holds some."""
 
-SPLITS = ("train", "val", "test")
+SPLITS = TRAIN, VAL, TEST = "train", "val", "test"
 """Part names of document shards begin with their split: `train-00000`."""
 
 ZSTD_LEVEL = 3

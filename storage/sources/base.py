@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from pydantic import ConfigDict, Field, model_validator
 
 from storage.config import Config
+from storage.formats.documents import TEST, TRAIN, VAL
 from storage.sources.progress import DownloadProgress
 from storage.sources.readers.base import Columns
 from storage.sources.readers.registry import reader_for
@@ -107,7 +108,7 @@ class Source(ABC, Generic[ConfigT]):
 
     def split_of(self, name: str) -> str:
         """Return the split of all documents of a file: train, val or test."""
-        return "train"
+        return TRAIN
 
     def hold_out(self) -> dict[str, float]:
         """Return the shares of documents that go to `val` and `test` by the hash of their text.
@@ -146,5 +147,5 @@ class SplitFields(SourceConfig):
 
     def hold_out(self) -> dict[str, float]:
         """Return the shares that are not 0, by split."""
-        shares = {"val": self.val_fraction, "test": self.test_fraction}
+        shares = {VAL: self.val_fraction, TEST: self.test_fraction}
         return {split: share for split, share in shares.items() if share > 0}

@@ -12,13 +12,13 @@ from storage.artifacts.records import StoredFile
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import CorruptFileError, InputError
-from storage.formats.documents import DOCUMENTS, DocumentWriter, read_documents
+from storage.formats.documents import DOCUMENTS, TEST, TRAIN, VAL, DocumentWriter, read_documents
 from storage.formats.signatures import SIGNATURES
 from tasks.dedup.clusters import CorpusSignatures, Duplicates, Numbers, find_duplicates
 from tasks.dedup.config import CONTAMINATION, DedupConfig
 from tasks.reports.drop_counts import count_dropped, count_kept
 
-PRECEDENCE = ("test", "val", "train")
+PRECEDENCE = (TEST, VAL, TRAIN)
 """Of duplicates the one of the earlier split is kept."""
 
 EXACT, NEAR = "exact-duplicate", "near-duplicate"
@@ -158,7 +158,7 @@ def _count_drop(counts: Counter[str], part: str, subset: str, drop: np.void) -> 
     reason = NEAR if drop["is_near"] else EXACT
     count_dropped(counts, subset, reason)
     held_out = PRECEDENCE[drop["kept_split"]]
-    if PRECEDENCE[_precedence(part)] == "train" and held_out != "train":
+    if PRECEDENCE[_precedence(part)] == TRAIN and held_out != TRAIN:
         counts[f"{CONTAMINATION}.{subset}.{held_out}.{reason}"] += 1
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
-from storage.formats.documents import DOCUMENTS, Document, DocumentWriter, shard_prefix
+from storage.formats.documents import DOCUMENTS, TEST, TRAIN, VAL, Document, DocumentWriter, shard_prefix
 from storage.sources.base import Source
 from storage.sources.checked_files import SourceFile
 from storage.sources.readers.base import BadLine
@@ -63,7 +63,7 @@ def plan_groups(
         for index, members in enumerate(_even_groups(files, shard_bytes)):
             count = max(1, round(sum(file.text_bytes for file in members) / shard_bytes))
             names = tuple(f"{shard_prefix(split)}{number:05d}" for number in range(shards, shards + count))
-            val, test = (f"{name}-{index:05d}" if name in hold_out else "" for name in ("val", "test"))
+            val, test = (f"{name}-{index:05d}" if name in hold_out else "" for name in (VAL, TEST))
             groups.append(Group(tuple(members), names, val, test))
             shards += count
     return groups
@@ -135,8 +135,8 @@ class WriteShards:
     def _part_of(self, document: Document, group: Group, shard: str) -> str:
         if not _is_empty(document) and (group.val or group.test):
             shares = self.source.hold_out()
-            split = split_by_hash(document.text, shares.get("val", 0.0), shares.get("test", 0.0))
-            return {"val": group.val, "test": group.test}.get(split) or shard
+            split = split_by_hash(document.text, shares.get(VAL, 0.0), shares.get(TEST, 0.0))
+            return {VAL: group.val, TEST: group.test}.get(split) or shard
         return shard
 
     def _commit(self, group: Group, unfinished: dict[str, "_Shard"], part: str) -> None:
@@ -150,8 +150,8 @@ def split_by_hash(text: str, val_fraction: float, test_fraction: float) -> str:
     """Return the split of a text by the first 32 bits of its SHA-256, so that equal texts stay together."""
     position = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
     if position < test_fraction:
-        return "test"
-    return "val" if position < test_fraction + val_fraction else "train"
+        return TEST
+    return VAL if position < test_fraction + val_fraction else TRAIN
 
 
 def too_many_bad_lines(first: BadLine, found: int, allowed: int, origin: str = "") -> InputError:

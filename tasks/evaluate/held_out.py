@@ -9,7 +9,7 @@ from xxhash import xxh64_intdigest
 
 from storage.artifacts.store import Artifact
 from storage.errors import InputError
-from storage.formats.documents import DOCUMENTS, Document, read_documents, shard_prefix
+from storage.formats.documents import DOCUMENTS, TRAIN, Document, read_documents, shard_prefix
 
 SAMPLE_SHARDS = 16
 
@@ -74,7 +74,7 @@ def read_train_sample(corpus: Artifact, documents: int, max_characters: int) -> 
     Of up to SAMPLE_SHARDS shards, spread evenly over the split, those documents whose ids have the smallest hash:
     a sample that favours no subset, place or length, and costs the same however large the corpus is.
     """
-    shards = corpus.files(DOCUMENTS, prefix=shard_prefix("train"))
+    shards = corpus.files(DOCUMENTS, prefix=shard_prefix(TRAIN))
     taken = min(SAMPLE_SHARDS, len(shards))
     beginnings = (
         Document(document.id, document.subset, document.text[:max_characters])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from storage.errors import InputError
+from storage.formats.documents import TRAIN
 from storage.formats.probes import MIN_PROBED_TOKENS, NO_LABEL, PROBE_TOKENS, Probes
 from storage.formats.token_archive import TokenArchive
 from storage.formats.tokenizer import load_tokenizer
@@ -94,5 +95,5 @@ def report_labels(counts: Mapping[str, Mapping[str, int]], context: StageContext
         "field": "set pack.field_map for collections not of The Pile",
     }
     for kind, classes in CLASSES.items():
-        if not any(counts["train"].get(f"{kind}.{name}") for name in classes):
+        if not any(counts[TRAIN].get(f"{kind}.{name}") for name in classes):
             log.warning("no document of the train split has a %s label: %s", kind, hints[kind])

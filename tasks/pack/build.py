@@ -14,7 +14,7 @@ from storage.artifacts.records import Part, StoredFile
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
-from storage.formats.documents import shard_prefix
+from storage.formats.documents import TRAIN, VAL, shard_prefix
 from storage.formats.packed import PackedFormat, SequenceWriter
 from storage.formats.probes import MIN_PROBED_TOKENS, PROBE_TOKENS, add_probes, lead_with_eot
 from storage.formats.token_archive import TokenArchive
@@ -27,7 +27,7 @@ from tasks.pack.packing import cut_documents, pack_pieces
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "val")
+PACKED_SPLITS = (TRAIN, VAL)
 """The test split is evaluated document by document and never packed."""
 
 WINDOW_TOKENS = 1 << 25
@@ -42,9 +42,9 @@ def pack_tokens(
     Raises: InputError if the archive was made with another tokenizer, or the train split is too short.
     """
 
-    shards = [file for split in SPLITS for file in tokens.files(TOKENS, prefix=shard_prefix(split))]
+    shards = [file for split in PACKED_SPLITS for file in tokens.files(TOKENS, prefix=shard_prefix(split))]
     names = [file.part for file in shards]
-    if not any(name.startswith(shard_prefix("train")) for name in names):
+    if not any(name.startswith(shard_prefix(TRAIN)) for name in names):
         raise InputError(f"{tokens.ref} must have train shards, found none; add sources of the split `train`")
     finished = context.finished_parts(names)
     work = _PackShard(context.writer, config, tokens, tokenizer)
@@ -128,13 +128,13 @@ def windows(archive: "TokenArchive") -> Iterator[tuple[NDArray[np.int64], NDArra
 
 
 def _report(config: PackConfig, parts: Sequence[Part], context: StageContext) -> None:
-    counts = {split: _counts(parts, split) for split in SPLITS}
-    if counts["train"]["tokens"] <= config.sequence_length:
+    counts = {split: _counts(parts, split) for split in PACKED_SPLITS}
+    if counts[TRAIN]["tokens"] <= config.sequence_length:
         raise InputError(
             f"the train split must fill one sequence of {config.sequence_length + 1} tokens, found "
             f"{counts['train']['tokens']}; lower sequence_length or use a larger corpus"
         )
-    if not counts["val"]["sequences"]:
+    if not counts[VAL]["sequences"]:
         log.warning("the corpus has no val split: training will not report a validation loss")
     row_tokens = config.sequence_length + 1
     rows = [

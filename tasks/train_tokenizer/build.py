@@ -15,7 +15,7 @@ from storage.artifacts.records import JsonDict, Part, StoredFile
 from storage.artifacts.store import Artifact
 from storage.canonical import fingerprint
 from storage.errors import InputError
-from storage.formats.documents import DOCUMENTS, Document, shard_prefix
+from storage.formats.documents import DOCUMENTS, TRAIN, Document, shard_prefix
 from storage.formats.tokenizer import CHECKED_TEXTS, check_round_trip, load_tokenizer
 from storage.formats.tokens import EOT, FIELD, TOKENIZER, TONE
 from tasks.core.context import StageContext
@@ -42,7 +42,7 @@ def train_tokenizer(config: TrainTokenizerConfig, corpus: Artifact, *, context: 
 
     Raises: InputError if the corpus is too small for the vocabulary; Fault if a text does not come back unchanged.
     """
-    train = corpus.files(DOCUMENTS, prefix=shard_prefix("train"))
+    train = corpus.files(DOCUMENTS, prefix=shard_prefix(TRAIN))
     if not train:
         raise InputError(f"{corpus.ref} must have train shards, found none; add sources of the split `train`")
     held_out: list[Document] = []

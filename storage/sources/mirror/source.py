@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from storage.errors import InputError
+from storage.formats.documents import TRAIN
 from storage.sources.base import OpenSource, RecordFields, Source
 from storage.sources.checked_files import file_digest
 from storage.sources.http.errors import MissingFile
@@ -87,7 +88,7 @@ class MirrorSource(Source[MirrorConfig]):
     @classmethod
     def example(cls, folder: Path) -> MirrorConfig:
         """Write a mirror with a file per split."""
-        (folder / "train").mkdir()
+        (folder / TRAIN).mkdir()
         listing = ""
         for name in ("train/00.jsonl", "val.jsonl", "test.jsonl"):
             (folder / name).write_text(f'{{"text": "{name}"}}\n', encoding="utf-8")

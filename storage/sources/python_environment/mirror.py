@@ -9,6 +9,7 @@ import orjson
 import zstandard
 
 from storage.artifacts.store import file_sha256
+from storage.formats.documents import TEST, TRAIN, VAL
 from storage.sources.layout import CHECKSUMS
 from storage.sources.python_environment.texts import Text, collect_texts, take
 from storage.sources.readers.records import SUBSET
@@ -34,10 +35,8 @@ def lay_out_mirror(folder: Path, text_bytes: int, val_fraction: float, test_frac
     shards = list(_cut(train, TRAIN_FILE_BYTES))
     width = max(2, len(str(len(shards) - 1)))
     files = {f"train/{number:0{width}d}{FILE_SUFFIX}": shard for number, shard in enumerate(shards)}
-    files |= {
-        f"{split}{FILE_SUFFIX}": documents for split, documents in (("val", val), ("test", test)) if documents
-    }
-    (folder / "train").mkdir(parents=True, exist_ok=True)
+    files |= {f"{split}{FILE_SUFFIX}": documents for split, documents in ((VAL, val), (TEST, test)) if documents}
+    (folder / TRAIN).mkdir(parents=True, exist_ok=True)
     for name, documents in files.items():
         _write(folder / name, documents)
     listing = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in files)
