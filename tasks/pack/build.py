@@ -132,7 +132,7 @@ def _report(config: PackConfig, parts: Sequence[Part], context: StageContext) ->
     if counts[TRAIN]["tokens"] <= config.sequence_length:
         raise InputError(
             f"the train split must fill one sequence of {config.sequence_length + 1} tokens, found "
-            f"{counts['train']['tokens']}; lower sequence_length or use a larger corpus"
+            f"{counts[TRAIN]['tokens']}; lower sequence_length or use a larger corpus"
         )
     if not counts[VAL]["sequences"]:
         log.warning("the corpus has no val split: training will not report a validation loss")

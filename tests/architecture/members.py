@@ -3,20 +3,51 @@
 A member's home is the folder that is named after it, or its file; its registry may name it. Found elsewhere:
 
     import     an import of a module of the member's home
-    class      isinstance, issubclass or a match of a class that is defined there
-    name       a comparison with the member's name, or a match of it
-    field      reading a field that only this member's config has: one that is defined in the member's home, and
-               by nothing else, so that the name alone tells whose it is
-    attribute  hasattr, or getattr with a constant name, whatever it is asked of
+    class      any use of a class that is defined there, also its name as a string; and comparing types at all,
+               by `type(x)`, `__class__` or `singledispatch`
+    name       the member's name as a string, in whatever way it is used: a comparison, a key, a constant
+    field      a field, attribute or method that only the member's home defines, read as an attribute; a field of
+               its config also as a string
+    attribute  asking what something has instead of what it is for: hasattr, getattr, vars, dir, `__dict__`,
+               attrgetter, `except AttributeError`, whatever it is asked of
+
+`lone_flags` finds what a protocol asks for the sake of one member: an attribute that one alone sets.
+
+What cannot be seen so: a name that is put together at run time, and a comparison of values that only one member
+returns.
 """
 
 import ast
+import dataclasses
+import inspect
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from arrows import arrows, modules
+
+BUILT_IN = frozenset(name for kind in (str, bytes, list, dict, set, Enum, Path) for name in dir(kind)) | {
+    "name",
+    "type",
+    "value",
+}
+"""Attributes that things have which are no members: their names tell nothing."""
+
+PLAIN_TYPES = frozenset({"int", "float", "str", "bytes", "bool", "list", "tuple", "dict", "set", "type"})
+
+CONFIGS = ("config", "shape", "config_type")
+"""Where a member that is no config itself names its own."""
+
+ASKING = {
+    **dict.fromkeys(
+        ("hasattr", "getattr", "vars", "dir", "__dict__", "attrgetter", "AttributeError"), "attribute"
+    ),
+    **dict.fromkeys(("__class__", "singledispatch", "singledispatchmethod"), "class"),
+}
+"""Words that ask what something has, or what it is: the kind of find each is."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +80,8 @@ class Stranger:
     line: int
     kind: str
     what: str
-    member: str = field(default="", compare=False)
+    member: frozenset[str] = field(default=frozenset(), compare=False)
+    """Members that this may be about; none if the question is wrong whoever is asked."""
 
 
 def strangers(members: Iterable[Member], registries: Iterable[str], root: Path) -> list[Stranger]:
@@ -59,56 +91,69 @@ def strangers(members: Iterable[Member], registries: Iterable[str], root: Path) 
     homes = {name: {member.name for member in members if member.owns(name)} for name in known}
     found: set[Stranger] = set()
     for arrow in arrows(root):
-        if arrow.source not in naming and not homes[arrow.source]:
+        if arrow.source not in naming:
             found |= {
-                Stranger(arrow.source, arrow.line, "import", arrow.target, member.name)
+                Stranger(arrow.source, arrow.line, "import", arrow.target)
                 for member in members
-                if member.owns(arrow.target)
+                if member.owns(arrow.target) and member.name not in homes[arrow.source]
             }
-    classes = _classes(members, known)
-    names = {member.name for member in members}
-    fields = _lone_fields(members, known)
-    for module, path in known.items():
+    trees = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in known.items()}
+    knowledge = _knowledge(members, trees)
+    for module, tree in trees.items():
         if module not in naming:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            found |= {
-                stranger
-                for stranger in _in_tree(module, tree, names, classes, fields)
-                if not stranger.member or stranger.member not in homes[module]
-            }
+            found |= {each for each in _in_tree(module, tree, knowledge) if not each.member & homes[module]}
     return sorted(found)
 
 
-def _classes(members: Iterable[Member], known: Mapping[str, Path]) -> dict[str, str]:
-    """Return class -> member for every class that is defined in a member's home."""
-    found = {}
-    for member in members:
-        for module, path in known.items():
-            if member.owns(module):
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                    if isinstance(node, ast.ClassDef):
-                        found[node.name] = member.name
-    return found
+@dataclass(frozen=True)
+class Knowledge:
+    """What tells a member from others: each word with the members that it is of."""
+
+    names: Mapping[str, frozenset[str]]
+    classes: Mapping[str, frozenset[str]]
+    fields: Mapping[str, frozenset[str]]
+    attributes: Mapping[str, frozenset[str]]
 
 
-def _lone_fields(members: Iterable[Member], known: Mapping[str, Path]) -> dict[str, str]:
-    """Return field -> member for the fields that only one member has, and nothing outside its home."""
-    found: dict[str, Member] = {}
-    by_seam: dict[str, list[Member]] = {}
-    for member in members:
-        by_seam.setdefault(member.seam, []).append(member)
-    for group in by_seam.values():
-        counts = Counter(name for member in group for name in member.fields)
-        found |= {name: member for member in group for name in member.fields if counts[name] == 1}
-    common = {name for kind in (str, bytes, list, Path) for name in dir(kind)}
-    for module, path in known.items():
-        for name in _attributes(ast.parse(path.read_text(encoding="utf-8"))):
-            if name in found and not found[name].owns(module):
-                common.add(name)
-    return {name: member.name for name, member in found.items() if name not in common}
+def _knowledge(members: Sequence[Member], trees: Mapping[str, ast.Module]) -> Knowledge:
+    owners = {module: frozenset(member.name for member in members if member.owns(module)) for module in trees}
+    classes: dict[str, frozenset[str]] = {}
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and owners[module]:
+                classes[node.name] = classes.get(node.name, frozenset()) | owners[module]
+    return Knowledge(
+        {member.name.lower(): frozenset({member.name}) for member in members},
+        classes,
+        _lone_fields(members, trees, owners),
+        _lone_attributes(trees, owners),
+    )
 
 
-def _attributes(tree: ast.AST) -> Iterator[str]:
+def _lone_fields(
+    members: Sequence[Member], trees: Mapping[str, ast.Module], owners: Mapping[str, frozenset[str]]
+) -> dict[str, frozenset[str]]:
+    """Return field -> member for the fields that only one member of its seam has, and nothing outside its home."""
+    counts = Counter((member.seam, name) for member in members for name in member.fields)
+    found = {name: member for member in members for name in member.fields if counts[member.seam, name] == 1}
+    common = set(BUILT_IN)
+    for module, tree in trees.items():
+        common |= {name for name in _defined(tree) if name in found and found[name].name not in owners[module]}
+    return {name: frozenset({member.name}) for name, member in found.items() if name not in common}
+
+
+def _lone_attributes(
+    trees: Mapping[str, ast.Module], owners: Mapping[str, frozenset[str]]
+) -> dict[str, frozenset[str]]:
+    """Return attribute or method -> member for those that classes of one home define, and no others of ours."""
+    found: dict[str, frozenset[str]] = {}
+    for module, tree in trees.items():
+        for name in _defined(tree):
+            found[name] = found.get(name, owners[module]) & owners[module]
+    return {name: home for name, home in found.items() if home and name not in BUILT_IN and name[0] != "_"}
+
+
+def _defined(tree: ast.AST) -> Iterator[str]:
     """Yield the names that the classes of a module give to what they hold and do."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
@@ -122,43 +167,93 @@ def _attributes(tree: ast.AST) -> Iterator[str]:
             yield node.attr
 
 
-def _in_tree(
-    module: str, tree: ast.AST, names: set[str], classes: Mapping[str, str], fields: Mapping[str, str]
-) -> Iterator[Stranger]:
+def _in_tree(module: str, tree: ast.Module, knowledge: Knowledge) -> Iterator[Stranger]:
+    texts, own, imported = _docstrings(tree), _own_classes(tree), _imported_modules(tree)
+
+    def of(kind: str, node: ast.AST, what: str, members: frozenset[str] = frozenset()) -> Stranger:
+        return Stranger(module, getattr(node, "lineno", 0), kind, what, members)
+
     for node in ast.walk(tree):
-        if isinstance(node, ast.Compare):
-            for text in _texts([node.left, *node.comparators]):
-                if text in names:
-                    yield Stranger(module, node.lineno, "name", text, text)
-        elif isinstance(node, ast.MatchValue):
-            for text in _texts([node.value]):
-                if text in names:
-                    yield Stranger(module, node.value.lineno, "name", text, text)
-        elif isinstance(node, ast.MatchClass):
-            yield from _class_strangers(module, node.cls, classes)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield from _call_strangers(module, node, node.func.id, classes)
-        elif isinstance(node, ast.Attribute) and node.attr in fields:
-            yield Stranger(module, node.lineno, "field", node.attr, fields[node.attr])
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
+            for kind, words in (("class", knowledge.classes), ("field", knowledge.fields)):
+                if node.value in words:
+                    yield of(kind, node, node.value, words[node.value])
+            if members := knowledge.names.get(node.value.lower()):
+                yield of("name", node, node.value, members)
+        elif isinstance(node, ast.Name | ast.Attribute):
+            word = node.id if isinstance(node, ast.Name) else node.attr
+            if word in knowledge.classes and word not in own:
+                yield of("class", node, word, knowledge.classes[word])
+            if word in ASKING:
+                yield of(ASKING[word], node, word)
+            if isinstance(node, ast.Attribute) and not (
+                isinstance(node.value, ast.Name) and node.value.id in imported
+            ):
+                lone = knowledge.fields.get(word) or knowledge.attributes.get(word)
+                if lone:
+                    yield of("field", node, word, lone)
+        elif isinstance(node, ast.Compare) and _compares_types(node):
+            yield of("class", node, ast.unparse(node))
 
 
-def _call_strangers(module: str, node: ast.Call, function: str, classes: Mapping[str, str]) -> Iterator[Stranger]:
-    if function in ("isinstance", "issubclass") and len(node.args) == 2:
-        yield from _class_strangers(module, node.args[1], classes)
-    constant = len(node.args) > 1 and isinstance(node.args[1], ast.Constant)
-    if function == "hasattr" or (function == "getattr" and constant):
-        yield Stranger(module, node.lineno, "attribute", ast.unparse(node))
+def _compares_types(node: ast.Compare) -> bool:
+    """Tell whether `type(x)` is compared with anything but a type of Python's own."""
+    sides = [node.left, *node.comparators]
+    asked = [part for side in sides for part in ast.walk(side) if isinstance(part, ast.Call)]
+    types = [
+        part
+        for part in asked
+        if isinstance(part.func, ast.Name) and part.func.id == "type" and len(part.args) == 1
+    ]
+    plain = [side for side in sides if isinstance(side, ast.Name) and side.id in PLAIN_TYPES]
+    return bool(types) and len(plain) < len(sides) - 1
 
 
-def _class_strangers(module: str, node: ast.AST, classes: Mapping[str, str]) -> Iterator[Stranger]:
-    for part in ast.walk(node):
-        name = part.id if isinstance(part, ast.Name) else part.attr if isinstance(part, ast.Attribute) else ""
-        if name in classes:
-            yield Stranger(module, getattr(part, "lineno", 0), "class", name, classes[name])
+def _docstrings(tree: ast.Module) -> set[int]:
+    """Return the nodes of strings that stand alone: they say something, and are used for nothing."""
+    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
 
 
-def _texts(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    for node in nodes:
-        for part in ast.walk(node):
-            if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                yield part.value
+def _own_classes(tree: ast.Module) -> set[str]:
+    """Return the names that a module defines or imports: the import itself is what may know a member."""
+    found = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
+
+
+def _imported_modules(tree: ast.Module) -> set[str]:
+    """Return the names by which a module knows others: what is read from them is no attribute of an object."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    return {(alias.asname or alias.name).partition(".")[0] for node in imports for alias in node.names}
+
+
+def lone_flags(seams: Mapping[str, Sequence[Any]]) -> set[tuple[str, str]]:
+    """Return (seam, attribute) where one member alone sets something else than the protocol's default."""
+    found = set()
+    for seam, members in seams.items():
+        counts = Counter(name for member in members for name in _set_by(member))
+        found |= {(seam, name) for name, count in counts.items() if count == 1}
+    return found
+
+
+def _set_by(member: Any) -> set[str]:
+    """Return the attributes that a member, or its config, sets to something else than the protocol does."""
+    if dataclasses.is_dataclass(member) and not isinstance(member, type):
+        settings = [each for each in dataclasses.fields(member) if each.default is not dataclasses.MISSING]
+        return {each.name for each in settings if getattr(member, each.name) != each.default}
+    if inspect.isfunction(member):
+        member = get_type_hints(member)["return"]
+    parts = [member, *(getattr(member, name, None) for name in CONFIGS)]
+    classes = [part if isinstance(part, type) else type(part) for part in parts if part is not None]
+    return {name for each in classes for name in _overridden(each)}
+
+
+def _overridden(member: type) -> Iterator[str]:
+    """Yield the values of its base classes that a class replaces by others; its fields are its own business."""
+    for base in member.__mro__[1:]:
+        for name, value in vars(base).items():
+            is_value = not (name.startswith("_") or callable(value) or inspect.isroutine(value))
+            if is_value and isinstance(value, bool | int | float | str) and getattr(member, name) != value:
+                yield name

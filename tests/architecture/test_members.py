@@ -6,63 +6,126 @@ from typing import Any
 
 import pytest
 from arrows import ROOT
-from members import Member, Stranger, strangers
+from members import CONFIGS, Member, Stranger, lone_flags, strangers
 from pydantic import BaseModel
 
 from flows.plugins import registries
 from flows.recipes.registry import RECIPES
-from storage.registry import OWN_PACKAGE
+from flows.stages import STAGES
+from storage.config import Config
+from storage.registry import Registry
+from tasks.core.stage import Stage
 
 REGISTRIES = registries()
 REGISTRY_MODULES = frozenset({"flows.plugins", *REGISTRIES})
 
-RECIPE_MODULES = frozenset({recipe.__module__ for recipe in RECIPES.values()})
-"""A recipe is a list of configs of members, and so imports them."""
-RESET = "getattr(module, 'reset_parameters', None)"
+CHOOSING_MODULES = frozenset({"tasks.filter.policies", *(recipe.__module__ for recipe in RECIPES.values())})
+"""Recipes and filter policies are lists of members and their settings, and so name them."""
 
-CONFIGS = ("config", "shape", "config_type")
-"""Where a member that is no config itself names its own."""
+STAGE_MODULES = frozenset(entry.place.partition(":")[0] for entry in STAGES.entries.values())
+"""A stage says by name which others it reads."""
 
-ALLOWED: dict[tuple[str, str, str], str] = {
-    (
-        "flows.command.estimate",
-        "import",
-        "tasks.pack.config",
-    ): "finds the section that says how long sequences are",
-    ("flows.command.estimate", "import", "tasks.train_tokenizer.config"): "likewise, the size of the vocabulary",
-    ("storage.artifacts.gc", "name", "file"): "a kind of garbage, not the backend of `file://`",
-    ("storage.backends.s3", "name", "file"): "what s3fs calls an object, not the backend of `file://`",
-    ("storage.backends.s3", "attribute", "getattr(error.__cause__ or error, 'response', None)"): (
-        "only some errors of botocore have the server's answer"
-    ),
-    ("tasks.dedup.drops", "name", "train"): "the split, not the stage",
-    ("tasks.pack.build", "name", "train"): "the split, not the stage",
-    ("tasks.train_tokenizer.build", "name", "gpt2"): "the pattern that splits text, not the family",
-    ("tasks.train.build", "attribute", "hasattr(os, 'sched_getaffinity')"): "not every system has it",
-    (
-        "model.families.world.experts",
-        "attribute",
-        "hasattr(F, 'grouped_mm')",
-    ): "a published folder meets older torch",
-    ("model.families.world.export.code.modeling_world", "attribute", RESET): "only modules of ours have it",
-    ("model.layers.basic", "attribute", RESET): "only modules with weights of their own have it",
-    (
-        "model.training.worker",
-        "attribute",
-        "getattr(record, 'progress', None)",
-    ): "only records of progress have it",
+ALLOWED: dict[str, list[tuple[str, str, str]]] = {
+    "finds the section that says how long sequences are, and the one that says how large the vocabulary is": [
+        ("flows.command.estimate", "import", "tasks.pack.config"),
+        ("flows.command.estimate", "import", "tasks.train_tokenizer.config"),
+    ],
+    "the stage whose artifact is a model is what `pile generate` takes when nothing is said": [
+        ("flows.command.generate", "name", "train"),
+    ],
+    "the section that a union of members stands in": [
+        ("flows.recipes.reading", "name", "download"),
+        ("flows.recipes.reading", "name", "train"),
+    ],
+    "the labels stand in the manifest of what the model was trained on": [
+        ("tasks.evaluate.labelled_documents", "field", "field_map"),
+    ],
+    "evaluate's own metrics.json, whose config says what was measured": [
+        ("tasks.reports.evaluation", "field", "max_bytes_per_subset"),
+    ],
+    "a word of its own that a member happens to be called by": [
+        ("flows.command.store", "name", "file"),
+        ("flows.command.store", "name", "files"),
+        ("model.families.gpt2.formulas", "field", "feed_forward"),
+        ("model.pretrained.check", "field", "eos_token_id"),
+        ("model.pretrained.check", "name", "code"),
+        ("model.pretrained.check", "name", "files"),
+        ("storage.artifacts.gc", "name", "file"),
+        ("storage.artifacts.gc", "name", "local"),
+        ("storage.backends.s3", "class", "Code"),
+        ("storage.backends.s3", "name", "Code"),
+        ("storage.backends.s3", "name", "file"),
+        ("storage.formats.documents", "name", "train"),
+        ("storage.sources.python_environment.mirror", "name", "file"),
+        ("storage.sources.python_environment.source", "name", "files"),
+        ("storage.sources.python_environment.source", "name", "mirror"),
+        ("tasks.core.runner", "name", "deepspeed"),
+        ("tasks.publish.build", "name", "file"),
+        ("tasks.train_tokenizer.build", "name", "gpt2"),
+        ("tasks.train_tokenizer.config", "name", "gpt2"),
+    ],
+    "asks something of another library, whose versions differ": [
+        ("model.families.world.experts", "attribute", "hasattr"),
+        ("model.pretrained.check", "class", "type(model).__name__ != architecture.name"),
+        ("storage.backends.s3", "attribute", "getattr"),
+        ("storage.backends.s3", "class", "'Credential' in type(error).__name__"),
+        ("storage.sources.http.transport", "attribute", "getattr"),
+        ("tasks.train.build", "attribute", "hasattr"),
+    ],
+    "damaged files raise it": [
+        ("model.export.tensors", "attribute", "AttributeError"),
+        ("model.notebook.files", "attribute", "AttributeError"),
+    ],
+    "goes over the fields of a class of this very module, or over those that a table names": [
+        ("model.families.world.export.code.modeling_world", "attribute", "getattr"),
+        ("model.generation.sampling", "attribute", "getattr"),
+        ("model.notebook.fit", "attribute", "vars"),
+        ("model.training.checkpoint", "attribute", "vars"),
+        ("storage.config", "attribute", "getattr"),
+        ("storage.registry", "attribute", "getattr"),
+        ("tasks.dedup.build", "attribute", "attrgetter"),
+        ("tasks.download.build", "attribute", "attrgetter"),
+        ("tasks.pack.build", "attribute", "attrgetter"),
+        ("tasks.tokenize.build", "attribute", "attrgetter"),
+    ],
+    "only modules with weights of their own have `reset_parameters`": [
+        ("model.layers.basic", "attribute", "getattr")
+    ],
+    "only records of progress have `progress`": [("model.training.worker", "attribute", "getattr")],
 }
-"""(module, kind, what) -> why that is no knowledge of a member, or why it must be."""
+"""Reason why it is no knowledge of a member, or why it must be -> (module, kind, what)."""
+
+ALLOWED_FLAGS: dict[tuple[str, str], str] = {
+    (
+        "stage",
+        "needs_all",
+    ): "a stage that is off is passed by: what reads a file that it alone writes must say so",
+    (
+        "stage",
+        "check",
+    ): "what a section must fulfil that only the registries behind it know",
+    ("stage", "quotes_inputs"): "any stage that writes about its inputs must be built again when they are others",
+    ("stage", "result"): "any part may be what people take away as a folder",
+    ("stage", "sources"): "what comes from outside the store, wherever it enters the chain",
+    ("model family", "learned_positions"): "a table of positions ends; every family says whether it has one",
+    ("backend", "exact_create"): "what a disk can promise and an object store cannot",
+}
+"""(seam, attribute that one member alone sets) -> why any other may."""
 
 
 def test_nobody_outside_a_members_home_knows_it() -> None:
-    left = [each for each in own_strangers() if (each.module, each.kind, each.what) not in ALLOWED]
+    allowed = {each for places in ALLOWED.values() for each in places}
+    left = [each for each in own_strangers() if (each.module, each.kind, each.what) not in allowed]
     assert left == [], "\n".join(f"{each.module}:{each.line}: {each.kind} {each.what}" for each in left)
 
 
 def test_every_exception_is_needed() -> None:
     found = {(each.module, each.kind, each.what) for each in own_strangers()}
-    assert set(ALLOWED) <= found
+    assert {each for places in ALLOWED.values() for each in places} <= found
+
+
+def test_no_attribute_of_a_seam_is_for_one_member_alone() -> None:
+    assert lone_flags({registry.kind: own(registry) for registry in REGISTRIES.values()}) == set(ALLOWED_FLAGS)
 
 
 @pytest.mark.parametrize("kind", [registry.kind for registry in REGISTRIES.values()])
@@ -74,9 +137,18 @@ def test_one_contract_of_independence_lists_every_member_of_a_seam(kind: str) ->
 
 
 def own_strangers() -> list[Stranger]:
-    """Return the places of this project that know a member, without the imports of recipes."""
-    found = strangers(own_members(), REGISTRY_MODULES, ROOT)
-    return [each for each in found if each.kind != "import" or each.module not in RECIPE_MODULES]
+    """Return the places of this project that know a member, but for those whose business that is."""
+    return [
+        each
+        for each in strangers(own_members(), REGISTRY_MODULES, ROOT)
+        if each.module not in CHOOSING_MODULES
+        and not (each.module in STAGE_MODULES and each.kind == "name" and each.what in STAGES.names())
+    ]
+
+
+def own(registry: Registry[Any]) -> list[Any]:
+    """Return the members of a seam that this project brings."""
+    return [registry.get(entry.name) for entry in registry.lines if entry.is_own]
 
 
 def own_members() -> list[Member]:
@@ -85,7 +157,7 @@ def own_members() -> list[Member]:
         Member(registry.kind, name, entry.place.partition(":")[0], config_fields(registry.get(name)))
         for registry in REGISTRIES.values()
         for name, entry in registry.entries.items()
-        if entry.package == OWN_PACKAGE
+        if entry.is_own
     ]
 
 
@@ -106,6 +178,12 @@ MEMBERS = [
     Member("source", "mirror", "storage.sources.mirror.source", frozenset({"url", "include"})),
     Member("source", "files", "storage.sources.files", frozenset({"patterns"})),
 ]
+MIRROR = """\
+class Mirror:
+    url = ''
+    is_mirror = True
+    def only_here(self): ...
+"""
 REGISTRIES_OF_TREE = {"storage.sources.registry"}
 
 
@@ -113,7 +191,7 @@ REGISTRIES_OF_TREE = {"storage.sources.registry"}
 def tree(tmp_path: Path) -> Path:
     """Two sources, one of them a folder, their registry and a user of both."""
     for name, text in {
-        "storage/sources/mirror/source.py": "class Mirror:\n    url = ''\n",
+        "storage/sources/mirror/source.py": MIRROR,
         "storage/sources/mirror/http.py": "from storage.sources.mirror.source import Mirror\nx = Mirror().url\n",
         "storage/sources/files.py": "class Files:\n    patterns = ()\n",
         "storage/sources/registry.py": "from storage.sources.files import Files\nx = 'mirror' == 'files'\n",
@@ -141,8 +219,36 @@ def test_homes_and_registries_may_know_their_members(tree: Path) -> None:
         ("'files' in x", "name", "files"),
         ("match x:\n    case 'mirror' | 'files': pass", "name", "files"),
         ("x.include", "field", "include"),
-        ("hasattr(x, 'y')", "attribute", "hasattr(x, 'y')"),
-        ("getattr(x, 'y', None)", "attribute", "getattr(x, 'y', None)"),
+        ("type(x) is a.Mirror", "class", "Mirror"),
+        ("type(x) == SOURCES.get(name)", "class", "type(x) == SOURCES.get(name)"),
+        ("type(x).__name__ == name", "class", "type(x).__name__ == name"),
+        ("x.__class__ is y", "class", "__class__"),
+        ("type(x) in (a.Mirror,)", "class", "Mirror"),
+        ("builtins.isinstance(x, a.Mirror)", "class", "Mirror"),
+        ("try: pass\nexcept a.Mirror: pass", "class", "Mirror"),
+        ("@functools.singledispatch\ndef f(x): ...", "class", "singledispatch"),
+        ("type(x).__name__ == 'Mirror'", "class", "Mirror"),
+        ("isinstance(x, SOURCES.get('mirror'))", "name", "mirror"),
+        ("MIRROR = 'mirror'\nx.kind == MIRROR", "name", "mirror"),
+        ("NAMES = frozenset({'mirror'})\nx.kind in NAMES", "name", "mirror"),
+        ("{'mirror': 1}[x.kind]", "name", "mirror"),
+        ("{'mirror': 1}.get(x.kind)", "name", "mirror"),
+        ("x.kind.startswith('mirror')", "name", "mirror"),
+        ("operator.eq(x.kind, 'mirror')", "name", "mirror"),
+        ("re.match('mirror', x.kind)", "name", "mirror"),
+        ("x.kind.upper() == 'MIRROR'", "name", "MIRROR"),
+        ("match x:\n    case C(kind='mirror'): pass", "name", "mirror"),
+        ("x.model_dump()['include']", "field", "include"),
+        ("'include' in type(x).model_fields", "field", "include"),
+        ("x.is_mirror", "field", "is_mirror"),
+        ("x.only_here()", "field", "only_here"),
+        ("hasattr(x, 'y')", "attribute", "hasattr"),
+        ("getattr(x, 'y', None)", "attribute", "getattr"),
+        ("getattr(x, name)", "attribute", "getattr"),
+        ("operator.attrgetter(name)(x)", "attribute", "attrgetter"),
+        ("'y' in dir(x)", "attribute", "dir"),
+        ("'y' in x.__dict__", "attribute", "__dict__"),
+        ("try:\n    x.y\nexcept AttributeError: pass", "attribute", "AttributeError"),
     ],
 )
 def test_each_kind_of_knowledge_is_found(tree: Path, text: str, kind: str, what: str) -> None:
@@ -156,11 +262,36 @@ def test_a_member_that_knows_its_sibling_is_found(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x = 'mirror'", "f('files')", "getattr(x, name)", "x.patterns_of", "'a mirror' == x"]
+    "text",
+    ["'mirror'", "x.patterns_of", "'a mirror' == x", "type(x) is int", "class Mirror: ...\nMirror()"],
 )
 def test_what_is_no_knowledge_of_a_member_is_left_alone(tree: Path, text: str) -> None:
     (tree / "tasks/user.py").write_text(text + "\n")
     assert strangers(MEMBERS, REGISTRIES_OF_TREE, tree) == []
+
+
+def test_an_import_of_a_sibling_is_found(tree: Path) -> None:
+    (tree / "storage/sources/files.py").write_text("from storage.sources.mirror.source import x\n")
+    found = strangers(MEMBERS, REGISTRIES_OF_TREE, tree)
+    assert found == [Stranger("storage.sources.files", 1, "import", "storage.sources.mirror.source")]
+
+
+def test_a_flag_that_one_member_alone_sets_is_found() -> None:
+    class Base:
+        is_fast = False
+        is_old = False
+        limit = 3
+
+    class One(Base):
+        is_fast = True
+        is_old = True
+
+    class Other(Base):
+        is_old = True
+
+    assert lone_flags({"source": [One, Other]}) == {("source", "is_fast")}
+    stages = [Stage("a", 1, Config, print, highlight=True), Stage("b", 1, Config, print)]
+    assert lone_flags({"stage": stages}) == {("stage", "highlight")}
 
 
 def test_a_field_that_others_have_too_does_not_tell_whose_it_is(tree: Path) -> None:
