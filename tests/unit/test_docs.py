@@ -44,7 +44,15 @@ TO_COME = {
 FIELDS = {"model.family"}
 """Names in the docs that look like a module and are a field of a record."""
 
-COMMANDS = (("--help",), ("recipes",), ("recipes", "demo"), ("plan", "demo"), ("plugins",))
+COMMANDS = (
+    ("--help",),
+    ("recipes",),
+    ("recipes", "demo"),
+    ("plan", "demo"),
+    ("plugins",),
+    ("plugins", "source"),
+    ("plugins", "source", "mirror"),
+)
 """Commands of the docs that are cheap: they are run."""
 
 EXAMPLES: tuple[type[Record], ...] = (Part, Manifest, Run, Pin, LeaseRecord)
