@@ -1,5 +1,10 @@
 """Every registry there is: the seams at which the system can be extended."""
 
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
+from storage.config import Config
 from storage.registry import Registry, load
 
 PLACES = (
@@ -11,6 +16,16 @@ PLACES = (
     "model.training.engines.registry:ENGINES",
     "storage.backends.registry:BACKENDS",
 )
+
+
+CONFIGS: dict[str, Callable[[Any], type[Config]]] = {
+    "flows.stages": attrgetter("config"),
+    "storage.sources.registry": attrgetter("config_type"),
+    "tasks.filter.rules.registry": attrgetter("config_type"),
+    "model.families.registry": attrgetter("shape"),
+    "model.training.engines.registry": lambda engine: engine,
+}
+"""How to ask a member for what a recipe can choose of it; members of the other seams have nothing to choose."""
 
 
 def registries() -> dict[str, Registry[object]]:

@@ -15,6 +15,7 @@ from flows.chain import Step
 from flows.planning import StagePlan
 from flows.recipes.reading import find_recipe
 from flows.recipes.schema import Recipe
+from flows.stages import STAGES
 from storage.artifacts.records import Run, RunStage, StageState, now
 from storage.artifacts.store import Artifact, Store
 from storage.errors import Fault, InputError
@@ -53,10 +54,12 @@ class Request:
         steps = found.steps(target)
         needed = [step.stage.name for step in steps]
         forced = frozenset(force)
+        for name in sorted(forced):
+            STAGES.get(name)
         if unneeded := forced.difference(needed):
             raise InputError(
                 f"a forced stage must be one that {target} needs ({', '.join(needed)}), "
-                f"found {', '.join(sorted(unneeded))}; choose another target"
+                f"found {', '.join(sorted(unneeded))}; choose another target or switch it on"
             )
         return cls(found, target, forced, open_store(store), steps)
 

@@ -3,8 +3,9 @@
 import argparse
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from flows.command.gpus import find_gpu
 from flows.command.output import print_json
 from flows.recipes.reading import find_recipe
 from flows.recipes.registry import RECIPES
@@ -24,21 +25,6 @@ PILE_TOKENS = 300e9
 
 STATES_SHARE = 0.8
 """Part of a GPU's memory that training states may take, a guess; activations and gathered layers need the rest."""
-
-
-class Gpu(NamedTuple):
-    """What a data sheet says about a GPU."""
-
-    memory_bytes: float
-    flops: float
-    """Dense matrix products in bfloat16, per second; data sheets print twice that, for sparse ones."""
-
-
-GPUS = {
-    "h100": Gpu(80e9, 989e12),  # NVIDIA H100 data sheet, SXM: 80 GB, 1,979 TFLOPS with sparsity
-    "h200": Gpu(141e9, 989e12),  # NVIDIA H200 data sheet, SXM: 141 GB, 1,979 TFLOPS with sparsity
-    "a100": Gpu(80e9, 312e12),  # NVIDIA A100 80GB data sheet, SXM: 312 TFLOPS dense
-}
 
 
 @dataclass(frozen=True)
@@ -67,6 +53,7 @@ def estimate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
+    find_gpu(options.gpu)
     for option, value, holds, must in (
         ("--tokens", options.tokens, options.tokens is None or options.tokens > 0, "a number above 0, as 300e9"),
         ("--gpus", options.gpus, options.gpus >= 1, "a number of GPUs from 1 on"),
@@ -133,7 +120,7 @@ def _model_numbers(planned: Training) -> dict[str, Any]:
 
 
 def _training_numbers(planned: Training, options: argparse.Namespace) -> dict[str, Any]:
-    config, gpu = planned.config, GPUS[options.gpu]
+    config, gpu = planned.config, find_gpu(options.gpu)
     room = STATES_SHARE * gpu.memory_bytes
     states = [
         {

@@ -1,19 +1,58 @@
-"""The verb that lists what can be named in a recipe: the members of every seam."""
+"""The verb that shows what can be named in a recipe: the members of every seam, and their fields."""
 
 import argparse
 from typing import Any
 
+from flows.command.fields import about, default_lines, default_rows
 from flows.command.output import print_json
-from flows.plugins import registries
+from flows.plugins import CONFIGS, registries
 from flows.tables import text_table
+from storage.errors import InputError
 from storage.registry import Entry, Registry
 
 
 def plugins(options: argparse.Namespace) -> int:
-    """List the members; exit code 1 if one cannot be used."""
-    rows = [_row(registry, entry) for registry in registries().values() for entry in registry.lines]
+    """List the members, or the fields of one; exit code 1 if one cannot be used."""
+    if options.member is not None:
+        return _show_fields(options)
+    rows = [_row(registry, entry) for registry in _chosen(options.seam).values() for entry in registry.lines]
     print_json(rows) if options.json else print(text_table(rows))
     return 1 if any(row["problem"] for row in rows) else 0
+
+
+def _show_fields(options: argparse.Namespace) -> int:
+    [(place, registry)] = _chosen(options.seam).items()
+    member = registry.get(options.member)
+    if place not in CONFIGS:
+        words = ", ".join(_word(registries()[place]) for place in CONFIGS)
+        raise InputError(
+            f"to show fields the seam must be one that a recipe chooses ({words}), "
+            f"found {options.seam!r}: its members have nothing to choose"
+        )
+    config = CONFIGS[place](member)
+    if options.json:
+        print_json(default_rows(config))
+        return 0
+    print(f"{options.member}: {about(config)}")
+    for line in default_lines(config):
+        print(f"  {line}")
+    return 0
+
+
+def _chosen(seam: str | None) -> dict[str, Registry[object]]:
+    """Return the registries by their modules: all, or that of a seam, whose last word is enough (`rule`)."""
+    known = registries()
+    if seam is None:
+        return known
+    chosen = {place: registry for place, registry in known.items() if seam in (registry.kind, _word(registry))}
+    if not chosen:
+        words = ", ".join(map(_word, known.values()))
+        raise InputError(f"a seam must be one of {words}, found {seam!r}")
+    return chosen
+
+
+def _word(registry: Registry[Any]) -> str:
+    return registry.kind.split()[-1]
 
 
 def _row(registry: Registry[Any], entry: Entry) -> dict[str, str]:

@@ -5,6 +5,7 @@ import json
 import logging
 from typing import Any
 
+from flows.command.fields import about, value_lines
 from flows.command.output import print_json
 from flows.command.store import find_run, print_run
 from flows.planning import StagePlan, make_plan
@@ -12,6 +13,7 @@ from flows.recipes.reading import find_recipe, parse_override
 from flows.recipes.registry import RECIPES
 from flows.runs import Request, new_run_id, record_cached_run
 from flows.service import settings
+from flows.stages import STAGES
 from flows.tables import text_table
 from storage.artifacts.store import Store
 from storage.config import Config
@@ -46,6 +48,7 @@ def plan(options: argparse.Namespace) -> int:
 
 def why(options: argparse.Namespace) -> int:
     """Explain the state of one stage, following waiting stages up to the one that would run."""
+    STAGES.get(options.stage)  # a target may also be `all`
     plans = {p.stage.name: p for p in _plans(options, options.stage, [])}
     wanted = plans[options.stage]
     causes = [p for p in plans.values() if p.state == "run"] if wanted.state == "waiting" else []
@@ -73,10 +76,9 @@ def recipes(options: argparse.Namespace) -> int:
         if not isinstance(value, Config):
             print(f"{name} = {value!r}" if value is not None else f"\n{name}: off")
             continue
-        print(f"\n{name}: {(type(value).__doc__ or '').splitlines()[0]}")
-        for inner, field in type(value).model_fields.items():
-            meaning = (field.description or "").replace("\n", " ")
-            print(f"  {name}.{inner} = {json.dumps(dict(value)[inner], default=_plain)}    # {meaning}")
+        print(f"\n{name}: {about(type(value))}")
+        for line in value_lines(value, name):
+            print(f"  {line}")
     return 0
 
 
@@ -103,7 +105,3 @@ def _why(stage_plan: StagePlan) -> str:
     changes = "; ".join(f"{c.field}: {c.old!r} -> {c.new!r}" for c in stage_plan.changes[:8])
     more = f"; and {len(stage_plan.changes) - 8} more" if len(stage_plan.changes) > 8 else ""
     return f"{stage_plan.reason} ({changes}{more})" if changes else stage_plan.reason
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, Config) else str(value)

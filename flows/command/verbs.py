@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flows.command.gpus import GPUS
+
 Parser = argparse.ArgumentParser
 
 
@@ -77,14 +79,21 @@ def _recipes(parser: Parser) -> None:
     parser.add_argument("recipe", nargs="?")
 
 
+def _plugins(parser: Parser) -> None:
+    parser.add_argument("seam", nargs="?", help="only this seam, as source")
+    parser.add_argument("member", nargs="?", help="show the fields of this member of it, as mirror")
+
+
 def _estimate(parser: Parser) -> None:
     parser.add_argument("model", help="preset, recipe or a recipe's .yaml/.json file")
     parser.add_argument("--tokens", type=float, help="tokens to train on (default: the recipe's; 300e9)")
     parser.add_argument("--sequence-length", type=int, metavar="N", help="tokens of a sequence")
-    parser.add_argument("--gpu", default="h100", help="kind of GPU: h100, h200 or a100 (h100)")
+    parser.add_argument("--gpu", default="h100", help=f"kind of GPU: {', '.join(GPUS)} (h100)")
     parser.add_argument("--gpus", type=int, default=64, metavar="N", help="number of GPUs (64)")
     parser.add_argument("--mfu", type=float, default=0.4, help="part of the peak FLOPS that is used (0.4)")
-    parser.add_argument("--layers", action="store_true", help="list the layers of a world model one by one")
+    parser.add_argument(
+        "--layers", action="store_true", help="list the layers one by one, if the family has a table"
+    )
     parser.add_argument("--price", type=float, help="price of a GPU hour, to see the cost")
 
 
@@ -132,7 +141,10 @@ VERBS = {
     "gc": Verb("find what no pin and no recent run needs", f"{STORE}:gc", _gc),
     "pin": Verb("list pins, or keep an artifact from garbage collection", f"{STORE}:pin", _pin),
     "recipes": Verb("list the recipes, or the fields of one", f"{RUN}:recipes", _recipes),
-    "plugins": Verb("list the members of every seam, of other packages too", "flows.command.plugins:plugins"),
+    "plugins": Verb(
+        "list the members of every seam, of other packages too, or the fields of one",
+        "flows.command.plugins:plugins", _plugins,
+    ),
     "estimate": Verb(
         "say what a model is and what its training takes", "flows.command.estimate:estimate", _estimate
     ),

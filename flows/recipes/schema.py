@@ -36,7 +36,8 @@ class Recipe(Config):
         for value in dict(self).values():
             if isinstance(value, config):
                 return value
-        raise InputError(f"the recipe {self.name!r} must have a section of {config.__name__}, found it off")
+        name = next(stage.config_field for stage in all_stages() if issubclass(stage.config, config))
+        raise InputError(f"the recipe {self.name!r} must have the section {name}, found it off; switch it on")
 
     @model_validator(mode="after")
     def _check_sections(self) -> Self:

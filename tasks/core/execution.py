@@ -21,7 +21,7 @@ class Execution(Config):
     """Where the model is trained and evaluated; `auto` takes a GPU if there is one."""
     engine: AnyEngine = engine_config()
     """Training engine: its name, or `name` and its options. `local` is plain torch in one process, `deepspeed`
-    spreads over `processes` and has options of its own."""
+    spreads over `processes` and has options of its own; `pile plugins engine deepspeed` lists them."""
     processes: int = Field(default=1, ge=1)
     """Training processes on this machine."""
     threads: int = Field(default=0, ge=0)

@@ -22,7 +22,8 @@ class DownloadConfig(Config):
     excluded_from_key: ClassVar[frozenset[str]] = frozenset({"max_bad_lines"})
 
     source: AnySourceConfig
-    """Where the corpus comes from: `kind` and the fields of that kind; `pile plugins` lists the kinds."""
+    """Where the corpus comes from: `kind` and the fields of that kind; `pile plugins source` lists the kinds,
+    `pile plugins source mirror` the fields of one."""
     shard_bytes: int = Field(default=256 << 20, ge=1)
     """Uncompressed bytes of a shard of the result; what is left is spread evenly over the shards."""
     max_bad_lines: int = Field(default=0, ge=0)

@@ -21,12 +21,13 @@ PAGES = sorted(
     page.relative_to(ROOT)
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/example_plugin/*.md"))
 )
-TOP = ("app", "benchmarks", "docs", "flows", "infra", "model", "storage", "tasks", "tests", ".ci")
+TOP = ("benchmarks", "docs", "flows", "infra", "model", "storage", "tasks", "tests", ".ci")
 """Folders of the repository: what begins with one of them in the docs is a path in it."""
 
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, TOP))})/[\w./<>*-]*")
 TOP_FILE = re.compile(r"(?<![\w/.-])[A-Z]+\.md\b|\bpyproject\.toml\b|\bconstraints\.txt\b")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+FILE_LINK = re.compile(r"\[([^\]\s]+\.py)\]\(([^)#\s]+)")
 MODULE = re.compile(r"(?<![\w/.])(?:flows|model|storage|tasks|benchmarks)(?:\.[A-Za-z_]\w*)++(?![/(])")
 MAKE = re.compile(r"\bmake ([a-z][a-z-]*)")
 PILE = re.compile(r"(?:^|[`/ ])pile ([a-z][a-z-]*)", re.MULTILINE)
@@ -43,7 +44,15 @@ TO_COME = {
 FIELDS = {"model.family"}
 """Names in the docs that look like a module and are a field of a record."""
 
-COMMANDS = (("--help",), ("recipes",), ("recipes", "demo"), ("plan", "demo"), ("plugins",))
+COMMANDS = (
+    ("--help",),
+    ("recipes",),
+    ("recipes", "demo"),
+    ("plan", "demo"),
+    ("plugins",),
+    ("plugins", "source"),
+    ("plugins", "source", "mirror"),
+)
 """Commands of the docs that are cheap: they are run."""
 
 EXAMPLES: tuple[type[Record], ...] = (Part, Manifest, Run, Pin, LeaseRecord)
@@ -98,6 +107,12 @@ def test_every_path_and_link_exists(page: Path) -> None:
     }
     links = {link for link in LINK.findall(text(page)) if "://" not in link and not (folder / link).exists()}
     assert (missing, links) == (set(), set())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_link_that_reads_as_a_file_leads_to_that_file(page: Path) -> None:
+    links = FILE_LINK.findall(text(page))
+    assert [link for link in links if not f"/{link[1]}".endswith(f"/{link[0]}")] == []
 
 
 def test_what_is_said_to_come_is_not_there_yet() -> None:
@@ -185,6 +200,16 @@ def test_the_key_and_the_content_digest_of_the_shown_manifest_can_be_computed_fr
     assert key == manifest["key"]
     files = [[file["part"], file["role"], file["sha256"], file["bytes"]] for file in manifest["files"]]  # type: ignore[attr-defined]
     assert hashlib.sha256(canonical_json(sorted(files))).hexdigest() == manifest["content_digest"]
+
+
+def test_the_shown_records_are_of_one_run() -> None:
+    shown = shown_records()
+    run, manifest, pin, lease = (shown[kind] for kind in ("run", "manifest", "pin", "lease"))
+    keys = {(stage["stage"], stage["key"]) for stage in run["stages"]}  # type: ignore[attr-defined]
+    assert (manifest["stage"], manifest["key"]) in keys
+    assert (pin["stage"], pin["key"]) in keys
+    assert manifest["run_id"] == lease["run_id"] == run["run_id"]
+    assert str(run["started"]) < str(manifest["finished"]) < str(run["finished"]) < str(pin["created"])
 
 
 def test_the_example_of_canonical_json_is_right() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flows.command.gpus import GPUS
 from flows.command.main import build_parser, main
 from flows.recipes.registry import RECIPES
 from model.families.estimate import count_parameters
@@ -118,6 +119,7 @@ def test_unknown_name_lists_presets_and_recipes(capsys: pytest.CaptureFixture[st
     [
         ("--tokens", "0"),
         ("--tokens", "inf"),
+        ("--gpu", "zzz"),
         ("--gpus", "0"),
         ("--mfu", "0"),
         ("--mfu", "1.5"),
@@ -131,6 +133,21 @@ def test_unknown_name_lists_presets_and_recipes(capsys: pytest.CaptureFixture[st
 def test_impossible_options_are_refused_by_name(arguments: tuple[str, str]) -> None:
     with pytest.raises(InputError, match=arguments[0]):
         call("gpt2-124m", *arguments)
+
+
+def test_every_gpu_is_listed_in_the_help_and_in_the_refusal_of_another(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, code in ((["--help"], 0), (["demo", "--gpu", "zzz"], 2)):
+        with pytest.raises(SystemExit) as stopped:
+            main(["estimate", *arguments])
+        assert stopped.value.code == code
+        said = capsys.readouterr()
+        assert all(name in said.out + said.err for name in GPUS)
+
+
+def test_recipe_that_does_not_train_is_refused_by_the_name_of_the_section(tmp_path: Path) -> None:
+    (tmp_path / "off.yaml").write_text("based_on: demo\ntrain: null\nevaluate: null\npublish: null\n")
+    with pytest.raises(InputError, match="'off' must have the section train, found it off"):
+        call(str(tmp_path / "off.yaml"))
 
 
 def test_layers_of_the_235b_model_are_101_and_hold_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
