@@ -207,7 +207,7 @@ def judged_elsewhere(member: Member, texts: list[str]) -> list[Judgement | str]:
 
 @cache
 def _elsewhere() -> subprocess.Popen[bytes]:
-    """Start the process, one for all members, since imports take long; it ends with this one, at the end of input."""
+    """Start it, one for all members since imports take long; it ends with this one, at the end of input."""
     hours = time.localtime().tm_gmtoff // 3600
     return subprocess.Popen(
         [sys.executable, "-m", "tests.conformance.rule_process"],
