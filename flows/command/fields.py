@@ -16,8 +16,8 @@ def about(config: type[Config]) -> str:
 
 def value_lines(config: Config, prefix: str) -> Iterator[str]:
     """Yield a line for each field under its dotted name, as --set takes it, and those of configs inside."""
-    for name, field in type(config).model_fields.items():
-        value, dotted = getattr(config, name), f"{prefix}.{name}"
+    for name, value in config:
+        field, dotted = type(config).model_fields[name], f"{prefix}.{name}"
         if isinstance(value, Config):
             yield _with_meaning(f"{dotted}: {about(type(value))}", field)
             yield from value_lines(value, dotted)

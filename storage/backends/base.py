@@ -29,6 +29,10 @@ class StoreBackend(Protocol):
 
     Registered by URL scheme, in lower case, in `storage.backends.registry`, as a function from the URL to the
     backend. A class that derives from this one inherits the answers of a place that is not on this machine's disk.
+
+    `tests/conformance/backend_checks.py` checks each promise on every backend. One that keeps files on this
+    machine is given a new folder, as in `name:///folder`; one that needs a server is run where PILE_TEST_STORES
+    names an empty place for it: `PILE_TEST_STORES="gs=gs://bucket/tests az=az://container/tests"`.
     """
 
     url: str
@@ -66,7 +70,7 @@ class StoreBackend(Protocol):
         """Yield (path, bytes, modification time) of every file below `folder`, at any depth, sorted by path.
 
         Paths are relative to the root; `""` lists all. Nothing for a folder without files. The caller
-        may change the store while it reads.
+        may change the store while it reads: every file that it leaves alone is yielded once.
         """
 
     def delete(self, path: str) -> None:
@@ -99,4 +103,7 @@ class StoreBackend(Protocol):
 
 
 OpenBackend = Callable[[str], StoreBackend]
-"""A member of the registry: opens the root that a URL names. Raises InputError for a URL that cannot be one."""
+"""A member of the registry: opens the root that a URL names.
+
+Raises InputError for a URL that cannot be one, or that has a user name or password in it.
+"""

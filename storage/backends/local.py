@@ -23,12 +23,20 @@ RACES = 100
 
 def open_folder(url: str) -> "LocalBackend":
     """Open a folder given as its path or as `file:///...`. Raises: InputError if it is not on this machine."""
-    if "://" not in url:
-        return LocalBackend(Path(url))
-    parts = urlsplit(url)
+    path = url if "://" not in url else _path_in(url)
+    if "\0" in path:
+        raise InputError(f"a local store must be a folder, and no path holds the character 0, found {url!r}")
+    return LocalBackend(Path(path))
+
+
+def _path_in(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # brackets that hold no IPv6 address
+        raise InputError(f"a file:// store must be a URL, found {url!r}: {error}; write file:///folder") from error
     if parts.netloc not in ("", "localhost"):
         raise InputError(f"a file:// store must be on this machine, found {url!r}; write file:///folder")
-    return LocalBackend(Path(unquote(parts.path)))
+    return unquote(parts.path)
 
 
 class LocalBackend(StoreBackend):

@@ -1,7 +1,8 @@
 """What a source of text promises: the files of a corpus, by name and checksum, from wherever they are.
 
 A source is one file or folder beside this one, or in another package, and one line in `registry.py` (or an entry
-point of the group `pile_pipeline.sources`). `tests/conformance/source_checks.py` checks each promise on every one.
+point of the group `pile_pipeline.sources`). In `tests/conformance/`, `source_checks.py` and
+`source_mistake_checks.py` check each promise on every one.
 """
 
 from abc import ABC, abstractmethod

@@ -115,7 +115,7 @@ def find_files(patterns: Sequence[str]) -> dict[str, Path]:
 
 def _no_files(pattern: str, absolute: str, matches: Sequence[Path]) -> InputError:
     must = f"every entry of `patterns` must match a file, {pattern!r} matches none"
-    dangling = [path for path in {Path(absolute), *matches} if path.is_symlink() and not path.exists()]
+    dangling = [path for path in {Path(absolute), *matches} if os.path.islink(path) and not os.path.exists(path)]
     if dangling:
         return InputError(
             f"{must}: {dangling[0]} is a link to {os.readlink(dangling[0])}, which does not exist; mend it"

@@ -38,6 +38,8 @@ NAMES = (
 
 READS = 40
 
+IMPOSSIBLE = ("", "/", "user:secret@host/folder", "[/folder", "host:port/folder", "\0", "%00", "%ff/a b?c#d")
+"""What may stand behind the scheme of a URL by mistake; a root that a member can make of one is no error."""
 
 OpenUnreachable = Callable[[], StoreBackend]
 
@@ -53,6 +55,8 @@ class Place:
     """An empty folder of this machine."""
     open_unreachable: OpenUnreachable | None = None
     """Opens a root that cannot be reached; None where there is no way to make one."""
+    disk: Path | None = None
+    """The folder of this machine that a root is made in; None where it is elsewhere."""
 
     def backend(self) -> StoreBackend:
         """Open the root."""
@@ -110,6 +114,25 @@ def list_is_sorted_recursive_complete_and_relative(place: Place) -> None:
     assert all(abs(changed - time.time()) < 120 for *_, changed in backend.list(""))
 
 
+def store_may_change_while_it_is_listed(place: Place) -> None:
+    backend = place.backend()
+    paths = [f"a/{index:02}/{name}" for index in range(8) for name in "xy"]
+    left, found = set(paths), []
+    for path in paths:
+        backend.write(path, b"old")
+    for path, *_ in backend.list("a"):
+        found.append(path)
+        for gone in {path, *paths[-6:]} & left:
+            backend.delete(gone)
+            left.remove(gone)
+        if path in paths:
+            backend.write(f"{path}-new", b"new")
+    assert len(found) == len(set(found))
+    old = set(found) & set(paths)
+    assert set(paths[:-6]) <= old
+    assert {path for path, *_ in backend.list("")} == {f"{path}-new" for path in old}
+
+
 def size_and_digest_are_right(place: Place) -> None:
     backend = place.backend()
     big = os.urandom(1 << 20) * (MANY_PIECES >> 20) + b"end"
@@ -143,6 +166,25 @@ def create_leaves_what_is_there(place: Place) -> None:
     backend.delete("a/lease")
     assert backend.create("a/lease", b"fourth")
     assert backend.read("a/lease") == b"fourth"
+
+
+def created_file_is_whole_while_it_appears_and_after_a_kill(place: Place) -> None:
+    backend = place.backend()
+
+    def work() -> int:
+        own = place.backend()
+        for turn in range(READS):
+            own.create(f"a/{turn}", bytes(100_000))
+        return 0
+
+    child = _fork(work)
+    try:
+        for turn in range(READS // 2):
+            _assert_whole(_read_when_there(backend, f"a/{turn}"))
+    finally:
+        _kill(child)
+    for path, *_ in backend.list("a"):
+        _assert_whole(backend.read(path))
 
 
 def create_has_a_winner_among_threads(place: Place) -> None:
@@ -263,6 +305,21 @@ def child_of_a_fork_goes_on_with_it(place: Place) -> None:
     assert backend.read("a/child") == b"from the parent and the child"
 
 
+def opening_touches_nothing(place: Place) -> None:
+    before = _tree(place.disk)
+    place.backend()
+    place.open(place.backend().url)
+    assert _tree(place.disk) == before
+
+
+def impossible_url_is_an_input_error(place: Place) -> None:
+    scheme = place.url.partition("://")[0]
+    for rest in IMPOSSIBLE:
+        with contextlib.suppress(InputError):
+            place.open(f"{scheme}://{rest}")
+            assert "secret" not in rest, "the URL is kept with the results, and this one has a password"
+
+
 def url_opens_the_same_root_from_anywhere(place: Place) -> None:
     backend = place.backend()
     backend.write("a", b"x")
@@ -329,9 +386,11 @@ CHECKS: dict[str, Callable[[Place], None]] = {
         any_name_is_kept,
         missing_file_is_not_found,
         list_is_sorted_recursive_complete_and_relative,
+        store_may_change_while_it_is_listed,
         size_and_digest_are_right,
         put_takes_the_local_file_away,
         create_leaves_what_is_there,
+        created_file_is_whole_while_it_appears_and_after_a_kill,
         create_has_a_winner_among_threads,
         create_has_a_winner_among_processes,
         delete_is_no_error_twice,
@@ -340,6 +399,8 @@ CHECKS: dict[str, Callable[[Place], None]] = {
         unfinished_writes_can_be_abandoned,
         threads_do_not_disturb_each_other,
         child_of_a_fork_goes_on_with_it,
+        opening_touches_nothing,
+        impossible_url_is_an_input_error,
         url_opens_the_same_root_from_anywhere,
         local_path_leads_to_the_file,
         scratch_is_a_place_to_put_from,
@@ -369,6 +430,20 @@ def _assert_fault(call: Callable[[], object]) -> None:
     except InputError as error:
         raise AssertionError("what a retry may heal is a Fault") from error
     raise AssertionError(f"an unreachable root answered {found!r}")
+
+
+def _read_when_there(backend: StoreBackend, path: str) -> bytes:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return backend.read(path)
+        except FileNotFoundError:
+            assert time.monotonic() < deadline, f"{path} was created and never seen"
+
+
+def _tree(folder: Path | None) -> dict[Path, int]:
+    """Return everything below the folder with its time of change."""
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")} if folder else {}
 
 
 def _in_threads(work: Callable[[int], None], number: int) -> None:
@@ -422,5 +497,9 @@ def _writer(place: Place) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        _kill(child)
+
+
+def _kill(child: int) -> None:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)

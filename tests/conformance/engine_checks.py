@@ -4,6 +4,7 @@ An engine trains a tiny model, and what comes out is compared with plain torch, 
 """
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,6 +16,8 @@ from torch.nn import functional as F
 
 from model.training.engines.base import EngineConfig
 from model.training.model_state import MOMENTS, ModelState
+from model.training.objective import Objective
+from storage.errors import InputError
 from tests.conformance.engine_work import (
     CONFIG,
     RATES,
@@ -161,6 +164,24 @@ def label_tells_the_engine(member: Member) -> None:
     assert type(member.engine).model_validate(dict(member.engine)).label() == member.engine.label()
 
 
+def label_tells_the_options(member: Member) -> None:
+    engines = {member.engine, *type(member.engine).examples()}
+    for engine in engines:
+        for name, value in engine:
+            if name != "name" and value != type(engine).model_fields[name].default:
+                assert str(value) in engine.label(), f"{name} is not in the label"
+    assert len({engine.label() for engine in engines}) == len(engines)
+
+
+def device_that_it_cannot_use_is_refused(member: Member) -> None:
+    for device in ("cpu", "mps", "cuda"):
+        try:
+            member.engine.check(member.processes, device)
+        except InputError:
+            with pytest.raises(InputError), tempfile.TemporaryDirectory() as folder:
+                member.engine.open(Objective(tiny_model(), CONFIG), torch.device(device), folder, None)
+
+
 CHECKS: dict[str, Callable[[Member], None]] = {
     check.__name__: check
     for check in (
@@ -177,6 +198,8 @@ CHECKS: dict[str, Callable[[Member], None]] = {
         error_ends_the_processes_as_it_is,
         options_survive_json,
         label_tells_the_engine,
+        label_tells_the_options,
+        device_that_it_cannot_use_is_refused,
     )
 }
 

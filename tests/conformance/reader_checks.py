@@ -6,8 +6,9 @@ an AssertionError, or with whatever the member raises.
 
 import hashlib
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,32 @@ def reading_is_repeatable(sample: Sample) -> None:
     assert sample.measure() == sample.measure()
 
 
+def text_is_where_the_columns_say(sample: Sample) -> None:
+    columns = Columns(text="a name/of. its own")
+    path = sample.folder / f"named{sample.suffix}"
+    expected = sample.member.example(path, sample.texts, columns)
+    found = list(sample.member().read(path, "name", columns, lambda offset: True))
+    texts = [item.text for _, item in found if isinstance(item, Document)]
+    assert texts == [text for _, text in expected if text is not None]
+    assert sample.member().measure(path, columns) >= 0
+
+
+def other_files_have_no_part_in_it(sample: Sample) -> None:
+    folder = sample.folder / "other"
+    folder.mkdir()
+    other = Sample(sample.member, sample.suffix, folder, sample.texts[::-1])
+    expected = sample.read(), other.read()
+    reader = sample.member()
+
+    def items(of: Sample) -> Iterator[Item]:
+        return reader.read(of.path, "some/name", Columns(subset="mine"), lambda offset: True)
+
+    assert (list(items(sample)), list(items(other)), list(items(sample))) == (*expected, expected[0])
+    together = list(zip_longest(items(sample), items(other)))
+    for found, items_alone in zip(zip(*together, strict=True), expected, strict=True):
+        assert [item for item in found if item is not None] == items_alone
+
+
 def cut_file_is_refused_by_name(sample: Sample) -> None:
     data = sample.path.read_bytes()
     if b"\0" not in data and not sample.suffix.endswith(COMPRESSIONS):
@@ -116,6 +143,7 @@ def memory_is_bounded(sample: Sample) -> None:
     try:
         for _ in many.member().read(many.path, "name", Columns(), lambda offset: True):
             pass
+        many.measure()
         assert tracemalloc.get_traced_memory()[1] < size / 2
     finally:
         tracemalloc.stop()
@@ -132,6 +160,8 @@ CHECKS: dict[str, Callable[[Sample], None]] = {
         bad_records_are_named,
         only_what_is_wanted_is_read,
         reading_is_repeatable,
+        text_is_where_the_columns_say,
+        other_files_have_no_part_in_it,
         cut_file_is_refused_by_name,
         memory_is_bounded,
     )

@@ -5,9 +5,15 @@ A check gets the class of a rule and fails with an AssertionError, or with whate
 
 import json
 import math
+import os
 import pickle
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from storage.canonical import canonical_json
@@ -16,6 +22,7 @@ from tasks.filter.rules.view import DocumentView
 
 Member = type[Rule[Any]]
 
+ROOT = Path(__file__).parents[2]
 REASON = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 MOST_REASONS = 20
 """Reasons that a hundred documents of one kind may be dropped for; a reason that holds a measurement has more."""
@@ -119,6 +126,11 @@ def pickled_rule_judges_alike(member: Member) -> None:
     assert judged(pickle.loads(pickle.dumps(rule)), texts) == expected
 
 
+def another_process_judges_alike(member: Member) -> None:
+    texts = [*texts_of(member), *SERIES]
+    assert judged_elsewhere(member, texts) == judged(rule_of(member), texts)
+
+
 def strange_texts_are_judged(member: Member) -> None:
     rule = rule_of(member)
     for text in STRANGE_TEXTS:
@@ -172,6 +184,7 @@ CHECKS: dict[str, Callable[[Member], None]] = {
         judging_is_repeatable,
         other_documents_have_no_part_in_it,
         pickled_rule_judges_alike,
+        another_process_judges_alike,
         strange_texts_are_judged,
         reasons_are_few_and_can_be_counted,
         values_are_finite_numbers,
@@ -179,3 +192,32 @@ CHECKS: dict[str, Callable[[Member], None]] = {
         view_is_left_as_it_was,
     )
 }
+
+
+def judged_elsewhere(member: Member, texts: list[str]) -> list[Judgement | str]:
+    """Judge each text in a process in which nothing is as it is here; see `rule_process.py`."""
+    process = _elsewhere()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    pickle.dump((member, member.examples()[0], texts), process.stdin)
+    process.stdin.flush()
+    found: list[Judgement | str] = pickle.load(process.stdout)
+    return found
+
+
+@cache
+def _elsewhere() -> subprocess.Popen[bytes]:
+    """Start it, one for all members since imports take long; it ends with this one, at the end of input."""
+    hours = time.localtime().tm_gmtoff // 3600
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.conformance.rule_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/",
+        env={
+            "PATH": os.defpath,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+            "PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1",
+            "TZ": f"AWAY{-(hours % 24 - 12):+d}",  # twelve hours away; POSIX counts them westwards
+        },
+    )

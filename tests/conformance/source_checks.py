@@ -4,14 +4,15 @@ A check gets a `Corpus` with two empty folders for the member's example. It fail
 whatever the member raises.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Corpus:
     """An empty folder for all of this."""
     config_for: Callable[[Path], SourceConfig] | None = None
     """Makes the config instead of the member's own example."""
+    cut_off: Callable[[Path], None] = shutil.rmtree
+    """Makes the place of the files unreachable, given the folder of the example."""
     _configs: dict[str, SourceConfig] = field(default_factory=dict)
     _files: dict[str, str] | None = None
 
@@ -94,6 +97,14 @@ def identity_has_kind_and_version(corpus: Corpus) -> None:
     assert identity["version"] >= 1
 
 
+def every_field_is_in_the_key_unless_excluded(corpus: Corpus) -> None:
+    config = corpus.config()
+    fields = set(type(config).model_fields)
+    assert config.excluded_from_key <= fields - {"kind"}
+    assert set(config.identity()) == fields - config.excluded_from_key | {"version"}
+    assert config.identity() == SourceConfig.identity(config)
+
+
 def moving_the_files_changes_no_identity(corpus: Corpus) -> None:
     assert corpus.config("here").identity() == corpus.config("there").identity()
     assert corpus.source("here").digests() == corpus.source("there").digests()
@@ -112,6 +123,17 @@ def digests_write_nothing(corpus: Corpus) -> None:
     before = _tree(corpus.folder)
     corpus.source().digests()
     assert _tree(corpus.folder) == before
+
+
+def digests_are_the_same_in_another_folder(corpus: Corpus) -> None:
+    expected = corpus.source().digests()
+    away = corpus.folder / "away"
+    away.mkdir()
+    for member in (_from(corpus.folder, corpus.config(), corpus.member), corpus.source()):
+        source = pickle.loads(pickle.dumps(member))
+        with contextlib.chdir(away):
+            assert source.digests() == expected
+            assert pickle.loads(pickle.dumps(source)).digests() == expected
 
 
 def names_are_safe_and_readable(corpus: Corpus) -> None:
@@ -146,6 +168,10 @@ def fetched_files_have_their_checksums(corpus: Corpus) -> None:
     found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in corpus.fetch().items()}
     assert found == files
     assert files
+
+
+def fetched_files_outlive_the_with(corpus: Corpus) -> None:
+    assert all(path.stat().st_size for path in corpus.fetch().values())
 
 
 def fetched_files_lie_where_they_may(corpus: Corpus) -> None:
@@ -225,14 +251,10 @@ def pickled_source_works_in_another_folder(corpus: Corpus) -> None:
 def _from(folder: Path, config: SourceConfig, member: type[Source[Any]]) -> Source[Any]:
     """Return a source whose config was written with paths relative to the folder, made there."""
     fields = json.loads(config.model_dump_json().replace(f"{folder}/", ""))
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        with suppress(ValueError):
+    with contextlib.chdir(folder):
+        with contextlib.suppress(ValueError):
             return member(type(config).model_validate_json(json.dumps(fields)))
         return member(config)
-    finally:
-        os.chdir(before)
 
 
 def _tree(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -244,13 +266,16 @@ CHECKS: dict[str, Callable[[Corpus], None]] = {
     for check in (
         config_names_its_kind_and_round_trips,
         identity_has_kind_and_version,
+        every_field_is_in_the_key_unless_excluded,
         moving_the_files_changes_no_identity,
         digests_are_repeated_and_sorted,
         digests_write_nothing,
+        digests_are_the_same_in_another_folder,
         names_are_safe_and_readable,
         readers_are_those_of_the_files,
         splits_are_known_and_given_once,
         fetched_files_have_their_checksums,
+        fetched_files_outlive_the_with,
         fetched_files_lie_where_they_may,
         another_checksum_is_refused_with_the_name,
         changed_byte_is_noticed,

@@ -40,7 +40,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         return request.getfixturevalue("s3_place")
     (tmp_path / "file").write_bytes(b"in the way of a folder")
     unreachable = partial(open_backend, f"{scheme}://{tmp_path}/file/store")
-    return Place(open_backend, f"{scheme}://{tmp_path}/store", folder, unreachable)
+    return Place(open_backend, f"{scheme}://{tmp_path}/store", folder, unreachable, tmp_path)
 
 
 @pytest.fixture

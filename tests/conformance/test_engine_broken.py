@@ -13,6 +13,7 @@ from model.training.engines.base import Engine, EngineConfig
 from model.training.engines.local.engine import LocalEngine
 from model.training.model_state import ModelState
 from model.training.objective import Objective
+from storage.errors import InputError
 from tests.conformance.engine_checks import CHECKS, Member
 from tests.conformance.engine_work import do
 
@@ -157,6 +158,10 @@ BROKEN: dict[type[LocalEngine], set[str]] = {
 class ForgetsItsName(EngineConfig):
     name: str
 
+    @classmethod
+    def examples(cls) -> tuple["ForgetsItsName", ...]:
+        return (cls(name="broken"),)
+
     def open(self, objective: Objective, device: torch.device, folder: str, resume: ModelState | None) -> Engine:
         return LocalEngine(objective, device, resume)
 
@@ -169,6 +174,38 @@ class Unlabelled(EngineConfig):
 
     def open(self, objective: Objective, device: torch.device, folder: str, resume: ModelState | None) -> Engine:
         return LocalEngine(objective, device, resume)
+
+
+class Unoptioned(EngineConfig):
+    name: Literal["broken"] = "broken"
+    order: Literal[0, 1] = 0
+
+    @classmethod
+    def examples(cls) -> tuple["Unoptioned", ...]:
+        return cls(), cls(order=1)
+
+    def open(self, objective: Objective, device: torch.device, folder: str, resume: ModelState | None) -> Engine:
+        return LocalEngine(objective, device, resume)
+
+
+class ChecksOnlyBefore(EngineConfig):
+    name: Literal["broken"] = "broken"
+
+    def check(self, processes: int, device: str) -> None:
+        if device == "mps":
+            raise InputError("the broken engine needs cpu or cuda, found device 'mps'")
+
+    def open(self, objective: Objective, device: torch.device, folder: str, resume: ModelState | None) -> Engine:
+        return LocalEngine(objective, torch.device("cpu"), resume)
+
+
+BROKEN_OPTIONS: dict[EngineConfig, str] = {
+    ForgetsItsName(name="broken"): "options_survive_json",
+    Unlabelled(): "label_tells_the_engine",
+    Unoptioned(): "label_tells_the_options",
+    ChecksOnlyBefore(): "device_that_it_cannot_use_is_refused",
+}
+"""Options of a broken engine -> the check that they fail."""
 
 
 def options_of(engine: type[LocalEngine]) -> EngineConfig:
@@ -199,15 +236,10 @@ def test_broken_engine_fails_the_checks_of_its_promise_alone(engine: type[LocalE
     assert failed_checks(options_of(engine), tmp_path) == BROKEN[engine]
 
 
-@pytest.mark.parametrize(
-    ("config", "check"),
-    [(ForgetsItsName(name="broken"), "options_survive_json"), (Unlabelled(), "label_tells_the_engine")],
-)
-def test_broken_options_fail_the_check_of_their_promise_alone(
-    config: EngineConfig, check: str, tmp_path: Path
-) -> None:
-    assert failed_checks(config, tmp_path) == {check}
+@pytest.mark.parametrize("config", BROKEN_OPTIONS, ids=lambda config: type(config).__name__)
+def test_broken_options_fail_the_check_of_their_promise_alone(config: EngineConfig, tmp_path: Path) -> None:
+    assert failed_checks(config, tmp_path) == {BROKEN_OPTIONS[config]}
 
 
 def test_every_check_is_failed_by_some_member() -> None:
-    assert set().union(*BROKEN.values()) | {"options_survive_json", "label_tells_the_engine"} == {*CHECKS}
+    assert set().union(*BROKEN.values(), BROKEN_OPTIONS.values()) == {*CHECKS}

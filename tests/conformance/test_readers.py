@@ -10,6 +10,7 @@ import pytest
 import storage.sources.readers.chunks
 from storage.sources.readers.registry import READERS, reader_for
 from tests.conformance.reader_checks import CHECKS, Sample
+from tests.conformance.reader_damage_checks import DAMAGE_CHECKS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("pyarrow", "pandas", "torch", "datatrove", "httpx", "lxml")
@@ -27,6 +28,11 @@ def sample(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("check", CHECKS)
 def test_reader(check: str, sample: Sample) -> None:
     CHECKS[check](sample)
+
+
+@pytest.mark.parametrize("check", DAMAGE_CHECKS)
+def test_reader_of_damaged_files(check: str, sample: Sample) -> None:
+    DAMAGE_CHECKS[check](sample)
 
 
 @pytest.mark.parametrize(("name", "suffix"), SUFFIXES)

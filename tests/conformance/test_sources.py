@@ -12,6 +12,7 @@ from storage.sources.http.server import serve_folder
 from storage.sources.mirror.source import MirrorConfig, MirrorSource
 from storage.sources.registry import SOURCES, AnySourceConfig, make_source
 from tests.conformance.source_checks import CHECKS, Corpus
+from tests.conformance.source_mistake_checks import MISTAKE_CHECKS
 
 OVER_HTTP = "mirror over HTTP"
 
@@ -25,7 +26,7 @@ def corpus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Corpus]:
             return MirrorConfig(url=stack.enter_context(serve_folder(folder)), retries=0)
 
         if request.param == OVER_HTTP:
-            yield Corpus(MirrorSource, tmp_path, served)
+            yield Corpus(MirrorSource, tmp_path, served, lambda folder: stack.close())
         else:
             yield Corpus(SOURCES.get(request.param), tmp_path)
 
@@ -33,6 +34,11 @@ def corpus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Corpus]:
 @pytest.mark.parametrize("check", CHECKS)
 def test_source(check: str, corpus: Corpus) -> None:
     CHECKS[check](corpus)
+
+
+@pytest.mark.parametrize("check", MISTAKE_CHECKS)
+def test_source_with_mistakes(check: str, corpus: Corpus) -> None:
+    MISTAKE_CHECKS[check](corpus)
 
 
 @pytest.mark.parametrize("name", SOURCES.names())

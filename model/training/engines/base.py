@@ -33,7 +33,7 @@ class EngineConfig(Config):
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
-        """Return the options that differ enough to be tested each."""
+        """Return the options that differ enough to be tested each; each has a label of its own."""
         return (cls.model_validate({}),)
 
     def check(self, processes: int, device: str) -> None:
@@ -44,6 +44,8 @@ class EngineConfig(Config):
 
     def label(self) -> str:
         """Name all options that decide in which order numbers are summed, and so the last bits of a result.
+
+        Those of its examples that are not the default are among them, with their values.
 
         Checkpoints hold it: whoever continues one under another label is warned.
         """
@@ -56,7 +58,7 @@ class EngineConfig(Config):
         anything else has used the device. In `folder`, on this machine, processes may find each other. `resume`
         holds the optimizer's moments; the weights of the model are already its own.
 
-        Raises: InputError if it cannot work on this device.
+        Raises: InputError if it cannot work on this device, as `check` does: `auto` is known only here.
         """
         raise NotImplementedError
 

@@ -1,5 +1,6 @@
 """The two ways to a mirror's files: a folder of this machine, and HTTP."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -32,7 +33,7 @@ class FolderTransport:
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        if not self.folder.is_dir():
+        if not os.path.isdir(self.folder):  # no error for what can be no path
             raise InputError(f"the mirror must be a folder or an http(s) URL, found no folder {self.folder}")
 
     def read(self, name: str, limit: int) -> bytes:

@@ -1,7 +1,8 @@
 """What a reader of a file format promises, and what all readers share.
 
 A reader is one file in this folder, or of another package, and one line in `registry.py` (or an entry point of
-the group `pile_pipeline.readers`). `tests/conformance/reader_checks.py` checks each promise on every reader.
+the group `pile_pipeline.readers`). In `tests/conformance/`, `reader_checks.py` and `reader_damage_checks.py`
+check each promise on every reader.
 """
 
 from abc import ABC, abstractmethod
@@ -25,6 +26,9 @@ class Columns:
     """Subset of documents whose record names none."""
 
 
+DEFAULT_COLUMNS = Columns()
+
+
 @dataclass(frozen=True, slots=True)
 class BadLine:
     """A line, row or file that is not a document."""
@@ -43,14 +47,20 @@ Item = tuple[int, Document | BadLine]
 
 
 class Reader(ABC):
-    """Bytes -> documents with their positions, bad ones named. Has no state; a class without arguments.
+    """Bytes -> documents with their positions, bad ones named. A class without arguments.
 
     - Every record is yielded once, in the order of the file, as a document or as a `BadLine`. No exception for a
-      bad one and none left out; only blank lines hold nothing.
+      bad one and none left out; only blank lines hold nothing. A record may be long: many megabytes are no error.
+    - Nothing is repaired or replaced: where bytes are not UTF-8, the record is a bad one, and its neighbours stay
+      what they are. (A binary format that cannot tell records apart any more may refuse the file.)
+    - Whatever stands in a file, the only exception is InputError.
     - The id of a document is `<name>:<line>`, where line is the record's position from 1.
     - Offsets never fall, lie from 0 to `measure(path, columns)`, and the same file gives the same ones every time.
     - Nothing is yielded whose offset is not `wanted`, and leaving some out changes nothing about the others.
-    - A file that is cut short, damaged or of another kind is an InputError that names it, in `measure` and `read`.
+    - A file that is seen to be cut short, damaged or of another kind, as every compressed or binary one, is an
+      InputError that names it, in `measure` and `read`. Of plain text the lines that hold nothing are bad records.
+    - Where records have names for what they hold, the text is what `columns.text` names, and nothing else is.
+    - It has no state: what was read before, or is read at the same time, changes nothing.
     - Memory is bounded by a record and a piece of the file, not by the file, unless the file is one document.
     - To import the module of a reader is cheap: what takes longer waits until a file is read.
     """
@@ -66,10 +76,13 @@ class Reader(ABC):
 
     @classmethod
     @abstractmethod
-    def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
+    def example(
+        cls, path: Path, texts: Sequence[str], columns: Columns = DEFAULT_COLUMNS
+    ) -> list[tuple[int, str | None]]:
         """Write a file with the texts, and a bad record where there can be one; return what must be read from it.
 
-        That is offset and text of each record, None for a bad one. A format of one document takes the first text.
+        That is offset and text of each record, None for a bad one. A format of one document takes the first text;
+        one whose records have names for what they hold puts the texts where `columns` says.
         """
 
     @abstractmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 
 from storage.formats.documents import Document
-from storage.sources.readers.base import Columns, Item, Reader, not_utf8
+from storage.sources.readers.base import DEFAULT_COLUMNS, Columns, Item, Reader, not_utf8
 from storage.sources.readers.lines import read_records, write_lines
 from storage.sources.readers.records import document_of
 
@@ -22,10 +22,12 @@ class JsonLinesReader(Reader):
     suffixes = (".jsonl", ".jsonl.zst", ".jsonl.gz")
 
     @classmethod
-    def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
+    def example(
+        cls, path: Path, texts: Sequence[str], columns: Columns = DEFAULT_COLUMNS
+    ) -> list[tuple[int, str | None]]:
         """Write an object per text and, behind the first, one that has none."""
-        lines: list[tuple[bytes, str | None]] = [(orjson.dumps({"text": text}), text) for text in texts]
-        return write_lines(path, [*lines[:1], (b'{"title": "no text"}', None), *lines[1:]])
+        lines: list[tuple[bytes, str | None]] = [(orjson.dumps({columns.text: text}), text) for text in texts]
+        return write_lines(path, [*lines[:1], (b'{"no text": null}', None), *lines[1:]])
 
     def read(self, path: Path, name: str, columns: Columns, wanted: Callable[[int], bool]) -> Iterator[Item]:
         """Yield what stands in the wanted lines."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from storage.formats.documents import Document
-from storage.sources.readers.base import Columns, Item, Reader, not_utf8
+from storage.sources.readers.base import DEFAULT_COLUMNS, Columns, Item, Reader, not_utf8
 from storage.sources.readers.lines import read_records, write_lines
 
 
@@ -19,7 +19,9 @@ class LeipzigReader(Reader):
     suffixes = ("-sentences.txt",)
 
     @classmethod
-    def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
+    def example(
+        cls, path: Path, texts: Sequence[str], columns: Columns = DEFAULT_COLUMNS
+    ) -> list[tuple[int, str | None]]:
         """Write a numbered line per text and, behind the first, one without a number."""
         lines: list[tuple[bytes, str | None]] = [(f"{n}\t{text}".encode(), text) for n, text in enumerate(texts)]
         return write_lines(path, [*lines[:1], (b"no number", None), *lines[1:]])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from storage.errors import InputError
 from storage.formats.documents import Document
-from storage.sources.readers.base import Columns, Item, Reader, bad_line, not_utf8
+from storage.sources.readers.base import DEFAULT_COLUMNS, Columns, Item, Reader, bad_line, not_utf8
 
 MAX_TEXT_BYTES = 1 << 30
 """A larger file is not one document but a trap for memory."""
@@ -19,7 +19,9 @@ class PlainTextReader(Reader):
     suffixes = (".txt",)
 
     @classmethod
-    def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
+    def example(
+        cls, path: Path, texts: Sequence[str], columns: Columns = DEFAULT_COLUMNS
+    ) -> list[tuple[int, str | None]]:
         """Write the first text."""
         path.write_text(texts[0], encoding="utf-8")
         return [(0, texts[0])]

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from storage.backends.base import StoreBackend
 from storage.errors import Fault, InputError
@@ -32,12 +32,12 @@ class SQLiteBackend(StoreBackend):
     exact_create = True
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.netloc or not parts.path.strip("/"):
+        separator, path = url.partition("://")[1:]
+        if not separator or not path.startswith("/") or not path.strip("/") or "\0" in unquote(path):
             raise InputError(
                 f"an SQLite store must be a file of this machine, found {url!r}; write sqlite:///file"
             )
-        self.file = Path(unquote(parts.path)).absolute()
+        self.file = Path(unquote(path)).absolute()
         self.url = f"sqlite://{quote(str(self.file))}"
 
     def read(self, path: str) -> bytes:

@@ -5,7 +5,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from storage.formats.documents import Document
-from storage.sources.readers.base import Columns, Item, Reader, bad_line, not_utf8
+from storage.sources.readers.base import DEFAULT_COLUMNS, Columns, Item, Reader, bad_line, not_utf8
 from storage.sources.readers.lines import read_lines
 
 
@@ -17,7 +17,9 @@ class ParagraphsReader(Reader):
     suffixes = (".md",)
 
     @classmethod
-    def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
+    def example(
+        cls, path: Path, texts: Sequence[str], columns: Columns = DEFAULT_COLUMNS
+    ) -> list[tuple[int, str | None]]:
         """Write a line per text and, behind the first, one that is not UTF-8."""
         lines = [text.encode() for text in texts]
         lines.insert(1, b"\xff")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ class ZipSource(Source[ZipConfig]):
 
     def digests(self) -> dict[str, str]:
         """Hash what the archive holds."""
-        if not zipfile.is_zipfile(self.path):
+        if not os.path.isfile(self.path) or not zipfile.is_zipfile(self.path):
             raise InputError(f"download.source.archive must be a zip archive, found none at {self.path}")
         with zipfile.ZipFile(self.path) as archive:
             names = sorted(name for name in archive.namelist() if is_readable(name))
@@ -73,8 +74,11 @@ class _OpenZip(OpenSource):
         if not target.is_file() or file_digest(target) != sha256:
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f"{target.name}.partial")
-            with zipfile.ZipFile(self.path) as archive:
-                partial.write_bytes(archive.read(name))
+            try:
+                with zipfile.ZipFile(self.path) as archive:
+                    partial.write_bytes(archive.read(name))
+            except (FileNotFoundError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+                raise Fault(f"{self.path} must hold {name}, but: {error}; put it back and run again") from error
             found = file_digest(partial)
             if found != sha256:
                 raise Fault(f"{name} in {self.path} must have sha256 {sha256}, found {found}; run again")

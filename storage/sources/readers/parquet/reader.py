@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.sources.readers.base import Columns, Item, Reader
+from storage.sources.readers.base import DEFAULT_COLUMNS, Columns, Item, Reader
 
 if TYPE_CHECKING:
     from storage.sources.readers.parquet.rows import ParquetRows
@@ -18,9 +18,11 @@ class ParquetReader(Reader):
     suffixes = (".parquet",)
 
     @classmethod
-    def example(cls, path: Path, texts: Sequence[str]) -> list[tuple[int, str | None]]:
+    def example(
+        cls, path: Path, texts: Sequence[str], columns: Columns = DEFAULT_COLUMNS
+    ) -> list[tuple[int, str | None]]:
         """Write a row per text and, behind the first, one without."""
-        return _rows(path, Columns()).write([*texts[:1], None, *texts[1:]])
+        return _rows(path, columns).write([*texts[:1], None, *texts[1:]])
 
     def read(self, path: Path, name: str, columns: Columns, wanted: Callable[[int], bool]) -> Iterator[Item]:
         """Yield what stands in the wanted rows."""
