@@ -26,7 +26,9 @@ class ModelShape(Config):
     """Name of the family in the registry."""
 
     family_version: ClassVar[int] = 1
-    """Raised when the family's code comes to mean something else, so that models are trained again."""
+    """Raised when the family's code comes to mean something else, so that models are trained again.
+
+    Raised at the shape, which is what a recipe and so the key of a training hold; the config inherits it."""
 
     learned_positions: ClassVar[bool] = False
     """Whether `max_seq_len` is a hard limit; others read on beyond it, though they were not trained there."""

@@ -1,8 +1,12 @@
 """What every model family promises, each promise as a check of one family and one of its tiny configs."""
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,10 @@ from transformers import AutoModelForCausalLM
 
 from model.export.fields import Fields
 from model.export.tensors import read_weights, write_weights
-from model.families.base import Family, ModelConfig, Sized
+from model.families.base import Family, ModelConfig, ModelShape, Sized
 from model.layers.language_model import LanguageModel
 from model.pretrained.check import fresh_modules, logit_tolerance
+from storage.errors import InputError
 from tests.conformance.language_model_checks import (
     NETWORK_CHECKS,
     assert_close,
@@ -30,9 +35,8 @@ Check = Callable[[Family[Any], ModelConfig], None]
 def config_comes_back_from_json(family: Family[Any], config: ModelConfig) -> None:
     """JSON gives back the config, and its fields without those of the data the shape."""
     assert family.config.model_validate_json(config.model_dump_json()) == config
-    fields = {name: value for name, value in config.model_dump().items() if name not in Sized.model_fields}
-    shape = family.shape.model_validate(fields)
-    assert family.shape.model_validate_json(shape.model_dump_json()).model_dump() == fields
+    shape = _shape(family, config)
+    assert family.shape.model_validate_json(shape.model_dump_json()).model_dump() == shape.model_dump()
 
 
 def unknown_fields_are_refused(family: Family[Any], config: ModelConfig) -> None:
@@ -45,10 +49,25 @@ def unknown_fields_are_refused(family: Family[Any], config: ModelConfig) -> None
 
 def identity_names_family_and_version(family: Family[Any], config: ModelConfig) -> None:
     """Name and version of the family decide the key, besides every field."""
-    assert config.identity()["family"] == family.name
-    raised = type("Raised", (type(config),), {"family_version": 2})
-    assert raised.model_validate(config.model_dump()).identity() == {**config.identity(), "family_version": 2}
-    assert config.model_dump().items() <= config.identity().items()
+    for found in (config, _shape(family, config)):
+        assert found.identity()["family"] == family.name
+        number = found.family_version + 1
+        raised = type("Raised", (type(found),), {"family_version": number})
+        assert raised.model_validate(found.model_dump()).identity() == {
+            **found.identity(),
+            "family_version": number,
+        }
+        assert found.model_dump().items() <= found.identity().items()
+
+
+def version_is_that_of_the_shape(family: Family[Any], config: ModelConfig) -> None:
+    """A recipe holds the shape: a version that the config alone has would not be in the key."""
+    assert family.config.family_version == family.shape.family_version
+
+
+def importing_it_loads_no_torch(family: Family[Any], config: ModelConfig) -> None:
+    """Recipes load every family, and must stay quick."""
+    assert not _loads_torch(type(family).__module__)
 
 
 def formulas_count_the_modules(family: Family[Any], config: ModelConfig) -> None:
@@ -70,8 +89,41 @@ def estimates_make_sense(family: Family[Any], config: ModelConfig) -> None:
     assert 0 <= idle < sum(formulas.parameters_by_kind().values())
 
 
+def layer_table_is_rows_or_refused(family: Family[Any], config: ModelConfig) -> None:
+    """A table is JSON of a row per layer; without one the user is told."""
+    try:
+        rows = family.layer_table(config)
+    except InputError:
+        return
+    assert len(rows) > 0
+    assert json.loads(json.dumps(rows)) == rows
+
+
+def measurements_are_json_with_pages(family: Family[Any], config: ModelConfig) -> None:
+    """What a family measures is JSON, and every picture has a page that can be drawn from it."""
+    documents = {subset: [random_ids(config, 1, 40, seed)[0].tolist()] for seed, subset in enumerate(("a", "b"))}
+    found = family.measure(varied_model(family, config), documents, lambda ids: [f"<{each}>" for each in ids])
+    for measurement in found.values():
+        assert json.loads(json.dumps(measurement.numbers)) == measurement.numbers
+        for role, values in measurement.pictures.items():
+            page = family.pictures[role]
+            assert page.draw(json.loads(json.dumps(values)))
+            assert page.file
+
+
+def is_published_or_refused(family: Family[Any], config: ModelConfig) -> None:
+    """There is an architecture, or the user is told that there is none."""
+    if family.architectures():
+        assert family.architecture(config).expresses(config)
+    else:
+        with pytest.raises(InputError, match="to be published"):
+            family.architecture(config)
+
+
 def transformers_computes_the_same(family: Family[Any], config: ModelConfig) -> None:
     """A written folder, loaded by transformers, has the logits of the model."""
+    if not family.architectures():
+        return
     model, ids = varied_model(family, config), random_ids(config, 2, 24)
     with tempfile.TemporaryDirectory() as place, fresh_modules():
         folder = Path(place)
@@ -87,6 +139,8 @@ def transformers_computes_the_same(family: Family[Any], config: ModelConfig) -> 
 
 def written_folder_comes_back(family: Family[Any], config: ModelConfig) -> None:
     """A model read from a written folder is the same, and is written again bit for bit."""
+    if not family.architectures():
+        return
     model, architecture = varied_model(family, config), family.architecture(config)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -112,13 +166,30 @@ CHECKS: dict[str, Check] = {
         config_comes_back_from_json,
         unknown_fields_are_refused,
         identity_names_family_and_version,
+        version_is_that_of_the_shape,
+        importing_it_loads_no_torch,
         formulas_count_the_modules,
         estimates_make_sense,
+        layer_table_is_rows_or_refused,
         *NETWORK_CHECKS,
+        measurements_are_json_with_pages,
+        is_published_or_refused,
         transformers_computes_the_same,
         written_folder_comes_back,
     )
 }
+
+
+def _shape(family: Family[Any], config: ModelConfig) -> ModelShape:
+    fields = {name: value for name, value in config.model_dump().items() if name not in Sized.model_fields}
+    return family.shape.model_validate(fields)
+
+
+@cache
+def _loads_torch(module: str) -> bool:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode != 0
 
 
 def _write(family: Family[Any], model: LanguageModel, folder: Path) -> bool:

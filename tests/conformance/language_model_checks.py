@@ -101,6 +101,17 @@ def cache_changes_nothing(family: Family[Any], config: ModelConfig) -> None:
             assert cache.length == 20
 
 
+def room_of_a_cache_changes_nothing(family: Family[Any], config: ModelConfig) -> None:
+    """A cache that was given room for its keys, enough or not, gives the logits of one that was not."""
+    model, ids = varied_model(family, config), random_ids(config, 2, 20)
+    with torch.inference_mode():
+        wanted = model(ids)
+        for capacity in (8, 64):
+            cache = model.new_cache(capacity)
+            pieces = [model(piece, cache=cache) for piece in ids.split((19, 1), dim=1)]
+            assert_close(torch.cat(pieces, dim=1), wanted)
+
+
 def cloned_cache_is_independent(family: Family[Any], config: ModelConfig) -> None:
     """Reading on with a clone leaves the cache as it was."""
     model, ids, other = varied_model(family, config), random_ids(config, 2, 10), random_ids(config, 2, 3, seed=9)
@@ -202,6 +213,7 @@ NETWORK_CHECKS = (
     rows_are_alone,
     packed_documents_are_alone,
     cache_changes_nothing,
+    room_of_a_cache_changes_nothing,
     cloned_cache_is_independent,
     cache_stays_within_a_budget,
     state_dict_is_all_there_is,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.export.architecture import Tensors
 from model.export.tensors import LazyTensors
-from model.families.base import Family
+from model.families.base import Family, Measurement
 from model.families.gpt2.config import GPT2Config, GPT2Shape
 from model.families.gpt2.export import GPT2LMHead
 from model.families.gpt2.family import GPT2Family
@@ -30,14 +30,23 @@ def broken(
     shape: type[GPT2Shape] = GPT2Shape,
     formulas: type[GPT2Formulas] = GPT2Formulas,
     architecture: type[GPT2LMHead] = GPT2LMHead,
+    **others: Any,
 ) -> Family[Any]:
     """A GPT-2 with one part replaced."""
     parts = {"shape": shape, "config": config, "formulas": formulas, "tiny": {"x": config(**FIELDS)}}
     methods = {
         "build": lambda self, config: network(config),
         "architectures": lambda self: (architecture(),),
+        "__module__": GPT2Family.__module__,
+        **others,
     }
     return type("Broken", (GPT2Family,), {**parts, **methods})()
+
+
+def published_nowhere_in_silence() -> Family[Any]:
+    """A GPT-2 whose architecture is None where it has to be refused."""
+    silent = {"architecture": lambda self, config: None, "__module__": GPT2Family.__module__}
+    return type("Silent", (type(broken(architectures=lambda self: ())),), silent)()
 
 
 # ---- config and numbers --------------------------------------------------------------------------
@@ -57,6 +66,10 @@ class TakesAnything(GPT2Config):
 class HasNoName(GPT2Config):
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "family": "gpt"}
+
+
+class HasItsOwnVersion(GPT2Config):
+    family_version: ClassVar[int] = 2
 
 
 class Miscounts(GPT2Formulas):
@@ -123,6 +136,12 @@ class ForgetsWhatPiecesSee(GPT2):
         pieces = cache is not None and cache.length > 0 and ids_BT.shape[1] > 1
         hidden = super().hidden(ids_BT, documents_BT, cache)
         return hidden.flip(1) if pieces else hidden
+
+
+class HasNoRoom(GPT2):
+    def new_cache(self, capacity: int = 0) -> Cache:
+        blocks = super().new_cache(capacity).blocks
+        return Cache(blocks if not capacity else [])
 
 
 class SharedCache(Cache):
@@ -201,8 +220,11 @@ BROKEN: dict[str, Family[Any]] = {
     "config_comes_back_from_json": broken(config=ReadsOtherJson),
     "unknown_fields_are_refused": broken(config=TakesAnything),
     "identity_names_family_and_version": broken(config=HasNoName),
+    "version_is_that_of_the_shape": broken(config=HasItsOwnVersion),
+    "importing_it_loads_no_torch": broken(__module__=GPT2.__module__),
     "formulas_count_the_modules": broken(formulas=Miscounts),
     "estimates_make_sense": broken(formulas=WorksOnMoreThanThereIs),
+    "layer_table_is_rows_or_refused": broken(layer_table=lambda self, config: {}["rows"]),
     "weights_follow_from_the_seed": broken(DrawsByChance),
     "logits_have_their_shape": broken(HeadWantsThreeDimensions),
     "positions_end_where_the_family_says": broken(config=ReadsOn),
@@ -210,6 +232,7 @@ BROKEN: dict[str, Family[Any]] = {
     "rows_are_alone": broken(MixesManyRows),
     "packed_documents_are_alone": broken(MergesThirdDocuments),
     "cache_changes_nothing": broken(ForgetsWhatPiecesSee),
+    "room_of_a_cache_changes_nothing": broken(HasNoRoom),
     "cloned_cache_is_independent": broken(ClonesToItself),
     "cache_stays_within_a_budget": broken(ForgetsNothing),
     "state_dict_is_all_there_is": broken(LoadsNoNorm),
@@ -218,6 +241,8 @@ BROKEN: dict[str, Family[Any]] = {
     "parameters_are_optimized_once": broken(OptimizesSome),
     "auxiliary_losses_and_metrics_are_numbers": broken(MeasuresTensors),
     "heads_have_their_classes": broken(config=ClaimsHeads),
+    "measurements_are_json_with_pages": broken(measure=lambda *_: {"x": Measurement({}, {"no-page": 1})}),
+    "is_published_or_refused": published_nowhere_in_silence(),
     "transformers_computes_the_same": broken(architecture=WritesAnotherModel),
     "written_folder_comes_back": broken(architecture=ReadsAnotherModel),
 }
@@ -234,6 +259,10 @@ def test_there_is_a_broken_member_for_every_promise() -> None:
 
 def test_whole_member_passes() -> None:
     assert failed(broken()) == []
+
+
+def test_member_that_cannot_be_published_passes() -> None:
+    assert failed(broken(architectures=lambda self: ())) == []
 
 
 @pytest.mark.parametrize("promise", BROKEN)
