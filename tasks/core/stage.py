@@ -37,6 +37,8 @@ class Stage:
     build: BuildFunction
     """`build(config, **inputs, context=StageContext) -> parts` of the finished artifact, in order.
 
+    It asks `context.finished_parts` what is committed already, writes what is not below `context.writer.scratch()`
+    and commits each part with `context.writer` once it is whole; CONTRIBUTING.md names examples to copy.
     A `LazyFunction` where its module imports what planning does not need."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Parameter name of `build` -> name of the stage whose artifact it receives."""
@@ -58,7 +60,7 @@ class Stage:
     highlight: bool = False
     """Whether its tables are what people look for first after a run."""
     result: str = ""
-    """The part that people take away as a folder, shown with its place at the end of a run."""
+    """The part that people take away as a folder, shown with its place at the end of a run; always written."""
 
     @property
     def config_field(self) -> str:

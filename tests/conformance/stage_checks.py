@@ -135,7 +135,7 @@ def stages_do_not_go_in_circles(member: Member) -> None:
 
 
 def chain_runs_it_after_what_it_reads(member: Member) -> None:
-    stages = _with_what_it_reads(member)
+    stages = with_what_it_reads(member.stage, member.stages)
     configs = {stage.name: _any_config(stage) for stage in stages}
     steps = chain(stages, configs, member.stage.name)
     assert [step.stage.name for step in steps][-1:] == [member.stage.name]
@@ -215,16 +215,16 @@ def _with_another_value(config: Any, path: tuple[str, ...]) -> Any:
     return BaseModel.model_copy(config, update={name: value})
 
 
-def _with_what_it_reads(member: Member) -> list[Stage]:
+def with_what_it_reads(stage: Stage, stages: Mapping[str, Stage]) -> list[Stage]:
     """Return the stage and all below it: others may be on or off without it noticing."""
-    needed = {member.stage.name}
-    left = [member.stage.name]
+    needed = {stage.name}
+    left = [stage.name]
     while left:
-        stage = member.stages.get(left.pop())
-        fresh = set(stage.inputs.values()) - needed if stage else set()
+        reader = stages.get(left.pop())
+        fresh = set(reader.inputs.values()) - needed if reader else set()
         needed |= fresh
         left += fresh
-    return [stage for name, stage in member.stages.items() if name in needed]
+    return [each for name, each in stages.items() if name in needed]
 
 
 def _any_config(stage: Stage) -> Config:

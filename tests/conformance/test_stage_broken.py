@@ -1,18 +1,22 @@
 """The suite for stages notices each broken promise: a stage that breaks one fails the checks of that promise."""
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pytest
 from pydantic import ConfigDict, Field, field_serializer, model_validator
 
 from storage.artifacts.records import Part
-from storage.artifacts.store import Artifact
+from storage.artifacts.store import Artifact, Store
 from storage.config import Config
 from tasks.core.context import StageContext
-from tasks.core.stage import Stage
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext, Stage
+from tests.conformance.stage_build_checks import BUILD_CHECKS, Built, execution
 from tests.conformance.stage_checks import CHECKS, Member
 
 
@@ -164,7 +168,10 @@ def member(broken: Broken, place: str = "tests.conformance.test_stage_broken:SOU
     return Member(broken.registered_as or stage.name, stage, place, [stage.config(folder="here")], stages)
 
 
-def failed(member: Member, checks: Mapping[str, Callable[[Member], None]]) -> set[str]:
+MemberT = TypeVar("MemberT", Member, Built)
+
+
+def failed(member: MemberT, checks: Mapping[str, Callable[[MemberT], None]]) -> set[str]:
     found = set()
     for name, check in checks.items():
         try:
@@ -198,3 +205,73 @@ def test_stage_that_loads_something_heavy_fails_that_check_alone(
 
 def test_every_check_is_failed_by_some_stage() -> None:
     assert set[str]().union(*(broken.fails for broken in BROKEN.values())) == {*IN_PROCESS}
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Artifact:
+    """What the stages below read."""
+
+    def write(config: SoundConfig, *, context: StageContext) -> list[Part]:
+        local = context.writer.scratch() / "lines.txt"
+        local.write_text("a line\n")
+        return [context.writer.commit("lines", {"lines": local})]
+
+    context = RunContext(Store(str(tmp_path / "store")), "reference", {}, execution(workers=1))
+    return run_stage(replace(LINES, build=write), SoundConfig(), {}, context).artifact
+
+
+def number_lines(
+    config: SoundConfig,
+    corpus: Artifact,
+    *,
+    context: StageContext,
+    add: Callable[[StageContext], object] = lambda context: "",
+    resumes: bool = True,
+) -> list[Part]:
+    """Write the lines twice; what `add` returns is written behind them."""
+    parts = context.finished_parts(NUMBERED) if resumes else {}
+    behind = add(context)
+    for name in NUMBERED:
+        if name not in parts:
+            local = context.writer.scratch() / f"{name}.txt"
+            local.write_text(f"{name} {corpus.open(corpus.file('lines')).read_text()} {behind}")
+            parts[name] = context.writer.commit(name, {"lines": local})
+    return [parts[name] for name in NUMBERED]
+
+
+NUMBERED = ("first", "second")
+
+ANOTHER_PLACE, MORE_WORKERS = "content_is_the_same_in_another_place", "content_is_the_same_with_more_workers"
+INTERRUPTED = "interrupted_work_goes_on_to_the_same_content"
+
+BROKEN_BUILDS: dict[str, Broken] = {
+    "chance": Broken({ANOTHER_PLACE, MORE_WORKERS, INTERRUPTED}, {"add": lambda _: random.random()}),
+    "store": Broken({ANOTHER_PLACE, MORE_WORKERS, INTERRUPTED}, {"add": lambda context: context.writer.store.url}),
+    "folder": Broken({ANOTHER_PLACE}, {"add": lambda _: Path.cwd()}),
+    "workers": Broken({MORE_WORKERS}, {"add": lambda context: context.workers}),
+    "earlier attempt": Broken({INTERRUPTED}, {"add": lambda context: sorted(context.writer.parts())}),
+    "begins again": Broken({"committed_parts_are_not_done_again"}, {"resumes": False}),
+    "no such part": Broken({"result_is_a_part_that_it_writes"}, {"result": "third"}),
+}
+"""How a stage's work is broken -> what it fails."""
+
+
+def failed_builds(lines: Artifact, folder: Path, *, result: str = "first", **broken: Any) -> set[str]:
+    stage = replace(SOUND, build=partial(number_lines, **broken), result=result)
+    context, config = RunContext(lines.store, "reference", {}, execution(workers=1)), SoundConfig()
+    artifact = run_stage(stage, config, {"corpus": lines}, context).artifact
+    return failed(Built(stage, config, {"corpus": lines}, artifact, folder), BUILD_CHECKS)
+
+
+def test_sound_build_passes_every_check(lines: Artifact, tmp_path: Path) -> None:
+    assert failed_builds(lines, tmp_path) == set()
+
+
+@pytest.mark.parametrize("way", BROKEN_BUILDS)
+def test_broken_build_fails_the_checks_of_its_promise_alone(way: str, lines: Artifact, tmp_path: Path) -> None:
+    assert failed_builds(lines, tmp_path, **BROKEN_BUILDS[way].stage) == BROKEN_BUILDS[way].fails
+
+
+def test_every_check_of_builds_is_failed_by_some_stage_alone() -> None:
+    alone = [broken.fails for broken in BROKEN_BUILDS.values() if len(broken.fails) == 1]
+    assert set[str]().union(*alone) == {*BUILD_CHECKS}
