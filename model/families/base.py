@@ -50,7 +50,7 @@ class ModelShape(Config):
         return {**super().identity(), **version}
 
 
-class Sized(Config):
+class DataSizes(Config):
     """What a shape takes from the data."""
 
     vocab_size: int = Field(ge=1)
@@ -59,7 +59,7 @@ class Sized(Config):
     """Longest sequence in tokens that the model is trained on."""
 
 
-class ModelConfig(ModelShape, Sized):
+class ModelConfig(ModelShape, DataSizes):
     """A model that can be built: a family's config derives from its shape and from this."""
 
 

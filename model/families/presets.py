@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from model.families.base import ModelConfig, ModelShape, Sized
+from model.families.base import DataSizes, ModelConfig, ModelShape
 from model.families.registry import FAMILIES, AnyShape
 from storage.config import Config
 
@@ -55,7 +55,7 @@ def shape_fields(value: Any) -> Any:
         return dict(value)
     if not isinstance(name, str):
         raise ValueError(f"preset must be the name of a model, one of {', '.join(PRESETS)}, found {name!r}")
-    preset = {field: setting for field, setting in find_preset(name) if field not in Sized.model_fields}
+    preset = {field: setting for field, setting in find_preset(name) if field not in DataSizes.model_fields}
     family = value.get("family", preset["family"])
     if family != preset["family"]:
         raise ValueError(f"family must be {preset['family']}, as preset {name} says, found {family}")

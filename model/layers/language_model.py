@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from model.layers.cache import Cache
 
 
-class Treatment(NamedTuple):
+class GroupOptions(NamedTuple):
     """How an optimizer treats a parameter."""
 
     decays: bool
@@ -95,15 +95,15 @@ class LanguageModel(nn.Module):
         """Say what in the metrics of a step tells that the training suffers; empty if nothing does."""
         return ""
 
-    def treatment(self, name: str, parameter: nn.Parameter) -> Treatment:
+    def group_options(self, name: str, parameter: nn.Parameter) -> GroupOptions:
         """Return how a parameter is optimized: matrices decay; biases and gains of norms do not."""
-        return Treatment(decays=parameter.ndim >= 2)
+        return GroupOptions(decays=parameter.ndim >= 2)
 
-    def parameter_groups(self) -> dict[Treatment, list[nn.Parameter]]:
+    def parameter_groups(self) -> dict[GroupOptions, list[nn.Parameter]]:
         """Return all parameters by how they are optimized."""
-        groups: dict[Treatment, list[nn.Parameter]] = {}
+        groups: dict[GroupOptions, list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
-            groups.setdefault(self.treatment(name, parameter), []).append(parameter)
+            groups.setdefault(self.group_options(name, parameter), []).append(parameter)
         return groups
 
     def check_length(self, length: int) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from types import TracebackType
 
-from datatrove.data import Document as Passed
+from datatrove.data import Document as DatatroveDocument
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
@@ -52,11 +52,13 @@ class ReadShard(PipelineStep):
         self.corpus = corpus
         self.shards = shards
 
-    def run(self, data: None = None, rank: int = 0, world_size: int = 1) -> Iterator[Passed]:
+    def run(self, data: None = None, rank: int = 0, world_size: int = 1) -> Iterator[DatatroveDocument]:
         """Read the shard of `rank`."""
         for document in read_documents(self.corpus.open(self.shards[rank])):
             self.stat_update("documents")
-            yield Passed(document.text, document.id, metadata={"subset": document.subset, "meta": document.meta})
+            yield DatatroveDocument(
+                document.text, document.id, metadata={"subset": document.subset, "meta": document.meta}
+            )
 
 
 class PolicyFilter(BaseFilter):
@@ -69,7 +71,7 @@ class PolicyFilter(BaseFilter):
         self.config = config
         self.rules = {name: [make_rule(rule) for rule in policy.rules] for name, policy in config.policies.items()}
 
-    def filter(self, doc: Passed) -> bool | tuple[bool, str]:
+    def filter(self, doc: DatatroveDocument) -> bool | tuple[bool, str]:
         """Decide about one document; its text is then as the rules left it."""
         view, drop = judge_document(self.rules[self.config.policy_name(doc.metadata["subset"])], doc.text)
         if drop is not None:
@@ -96,7 +98,7 @@ class DroppedDocuments:
     ) -> None:
         pass
 
-    def write(self, document: Passed, rank: int) -> None:
+    def write(self, document: DatatroveDocument, rank: int) -> None:
         """Take note of a document; the filter has left its reason in the metadata."""
         subset, reason = document.metadata["subset"], document.metadata["filter_reason"]
         count_dropped(self.counts, subset, reason)
@@ -123,7 +125,9 @@ class SignDocuments(PipelineStep):
         self.config = config
         self.signer = Signer(config.minhash)
 
-    def run(self, data: Iterator[Passed], rank: int = 0, world_size: int = 1) -> Iterator[Passed]:
+    def run(
+        self, data: Iterator[DatatroveDocument], rank: int = 0, world_size: int = 1
+    ) -> Iterator[DatatroveDocument]:
         """Sign what comes through."""
         for document in data:
             with self.track_time():
@@ -150,7 +154,9 @@ class CommitPart(PipelineStep):
         self.writer = writer
         self.dropped = dropped
 
-    def run(self, data: Iterator[Passed], rank: int = 0, world_size: int = 1) -> Iterator[Passed]:
+    def run(
+        self, data: Iterator[DatatroveDocument], rank: int = 0, world_size: int = 1
+    ) -> Iterator[DatatroveDocument]:
         """Write everything, then commit; nothing is passed on."""
         part = self.parts[rank]
         counts: Counter[str] = Counter(documents=0, text_bytes=0, dropped=0)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from model.export.fields import Fields
 from model.export.tensors import read_weights, write_weights
-from model.families.base import Family, ModelConfig, ModelShape, Sized
+from model.families.base import DataSizes, Family, ModelConfig, ModelShape
 from model.layers.language_model import LanguageModel
 from model.pretrained.check import fresh_modules, logit_tolerance
 from storage.errors import InputError
@@ -181,7 +181,7 @@ CHECKS: dict[str, Check] = {
 
 
 def _shape(family: Family[Any], config: ModelConfig) -> ModelShape:
-    fields = {name: value for name, value in config.model_dump().items() if name not in Sized.model_fields}
+    fields = {name: value for name, value in config.model_dump().items() if name not in DataSizes.model_fields}
     return family.shape.model_validate(fields)
 
 

@@ -178,7 +178,7 @@ def parameters_are_optimized_once(family: Family[Any], config: ModelConfig) -> N
     grouped = [parameter for group in model.parameter_groups().values() for parameter in group]
     assert len(grouped) == len({id(parameter) for parameter in grouped})
     assert {id(parameter) for parameter in grouped} == {id(parameter) for parameter in model.parameters()}
-    assert all(treatment.rate > 0 for treatment in model.parameter_groups())
+    assert all(options.rate > 0 for options in model.parameter_groups())
 
 
 def auxiliary_losses_and_metrics_are_numbers(family: Family[Any], config: ModelConfig) -> None:

@@ -18,7 +18,7 @@ from model.families.gpt2.formulas import GPT2Formulas
 from model.families.gpt2.network import GPT2
 from model.families.gpt2.presets import TINY
 from model.layers.cache import Cache
-from model.layers.language_model import Treatment
+from model.layers.language_model import GroupOptions
 from tests.conformance.family_checks import CHECKS
 
 FIELDS = TINY["gpt2"].model_dump()
@@ -181,9 +181,9 @@ class TrainsTheHeadAlone(GPT2):
 
 
 class OptimizesSome(GPT2):
-    def parameter_groups(self) -> dict[Treatment, list[nn.Parameter]]:
+    def parameter_groups(self) -> dict[GroupOptions, list[nn.Parameter]]:
         groups = super().parameter_groups()
-        return {treatment: parameters[1:] for treatment, parameters in groups.items()}
+        return {options: parameters[1:] for options, parameters in groups.items()}
 
 
 class MeasuresTensors(GPT2):

@@ -33,7 +33,7 @@ from model.families.world.pattern import PATTERN
 from model.families.world.trace import Trace
 from model.layers.basic import Embedding, Linear, ZeroCentredRMSNorm, project, rotary_angles
 from model.layers.cache import Cache, attention_mask, number_documents, token_positions
-from model.layers.language_model import LanguageModel, Treatment
+from model.layers.language_model import GroupOptions, LanguageModel
 
 if TYPE_CHECKING:
     from model.families.world.config import WorldConfig
@@ -149,11 +149,11 @@ class WorldModel(LanguageModel):
         """Say which experts do not share the work, once they have had time to."""
         return imbalance(metrics, step)
 
-    def treatment(self, name: str, parameter: nn.Parameter) -> Treatment:
+    def group_options(self, name: str, parameter: nn.Parameter) -> GroupOptions:
         """Let the gains of the context layer learn faster, without decay."""
         if name.rpartition(".")[2].startswith("gain_"):
-            return Treatment(decays=False, rate=GAIN_RATE)
-        return super().treatment(name, parameter)
+            return GroupOptions(decays=False, rate=GAIN_RATE)
+        return super().group_options(name, parameter)
 
 
 class Sublayer(nn.Module):

@@ -14,10 +14,10 @@ def build_optimizer(model: LanguageModel, config: TrainConfig) -> torch.optim.Ad
         [
             {
                 "params": parameters,
-                "weight_decay": config.weight_decay if treatment.decays else 0.0,
-                "rate_scale": treatment.rate,
+                "weight_decay": config.weight_decay if options.decays else 0.0,
+                "rate_scale": options.rate,
             }
-            for treatment, parameters in model.parameter_groups().items()
+            for options, parameters in model.parameter_groups().items()
         ],
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
