@@ -7,7 +7,7 @@ from typing import Any
 from storage.config import Config
 from storage.registry import Registry, load
 
-PLACES = (
+REGISTRIES = (
     "flows.stages:STAGES",
     "storage.sources.registry:SOURCES",
     "storage.sources.readers.registry:READERS",
@@ -30,7 +30,7 @@ CONFIGS: dict[str, Callable[[Any], type[Config]]] = {
 
 def registries() -> dict[str, Registry[object]]:
     """Return the registries by the module that holds each."""
-    return {place.partition(":")[0]: load(place) for place in PLACES}
+    return {reference.partition(":")[0]: load(reference) for reference in REGISTRIES}
 
 
 def problems_of(name: str) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ class Entry:
     """One line of a registry."""
 
     name: str
-    place: str
+    reference: str
     """Where the member is, as `module:attribute`."""
     package: str
     """Distribution that brings it."""
@@ -46,8 +46,8 @@ class Entry:
 
     @property
     def origin(self) -> str:
-        """Package and place, for messages."""
-        return f"{self.package} {self.version}".strip() + f" ({self.place})"
+        """Package and reference, for messages."""
+        return f"{self.package} {self.version}".strip() + f" ({self.reference})"
 
 
 def _no_claims(_: Any) -> Iterable[str]:
@@ -120,13 +120,13 @@ class Registry(Generic[MemberT]):
     @cached_property
     def lines(self) -> tuple[Entry, ...]:
         """Every line of the registry, ours first; several may have one name."""
-        found = [Entry(name, place, OWN_PACKAGE, "") for name, place in self._own.items()]
+        found = [Entry(name, reference, OWN_PACKAGE, "") for name, reference in self._own.items()]
         theirs = []
         for point in importlib.metadata.entry_points(group=self.group):
             package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
             theirs.append(Entry(point.name, point.value, package, version))
-        for entry in sorted(theirs, key=lambda entry: (entry.name, entry.package, entry.place)):
-            if (entry.name, entry.place) not in {(other.name, other.place) for other in found}:
+        for entry in sorted(theirs, key=lambda entry: (entry.name, entry.package, entry.reference)):
+            if (entry.name, entry.reference) not in {(other.name, other.reference) for other in found}:
                 found.append(entry)
         return tuple(found)
 
@@ -165,7 +165,7 @@ class Registry(Generic[MemberT]):
 
     def _load(self, entry: Entry) -> MemberT:
         try:
-            member: MemberT = load(entry.place)
+            member: MemberT = load(entry.reference)
         except (Exception, SystemExit) as error:
             if entry.is_own:
                 raise
@@ -201,18 +201,18 @@ def _one_line(error: BaseException) -> str:
 class LazyFunction:
     """A function named as `module:attribute`, imported when it is first called: to be named costs nothing."""
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Call the function."""
-        return load(self.place)(*arguments, **options)
+        return load(self.reference)(*arguments, **options)
 
     def __repr__(self) -> str:
-        return f"LazyFunction({self.place!r})"
+        return f"LazyFunction({self.reference!r})"
 
 
-def load(place: str) -> Any:
+def load(reference: str) -> Any:
     """Return what `module:attribute` names."""
-    module, _, attribute = place.partition(":")
+    module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)

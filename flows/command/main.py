@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _show_log_lines(logging.WARNING if options.quiet else logging.INFO)
     try:
-        code = int(load(verb.place)(options))
+        code = int(load(verb.reference)(options))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has seen enough, as in `pile ls | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,15 +21,15 @@ def plugins(options: argparse.Namespace) -> int:
 
 
 def _show_fields(options: argparse.Namespace) -> int:
-    [(place, registry)] = _chosen(options.seam).items()
+    [(module, registry)] = _chosen(options.seam).items()
     member = registry.get(options.member)
-    if place not in CONFIGS:
-        words = ", ".join(_word(registries()[place]) for place in CONFIGS)
+    if module not in CONFIGS:
+        words = ", ".join(_word(registries()[module]) for module in CONFIGS)
         raise InputError(
             f"to show fields the seam must be one that a recipe chooses ({words}), "
             f"found {options.seam!r}: its members have nothing to choose"
         )
-    config = CONFIGS[place](member)
+    config = CONFIGS[module](member)
     if options.json:
         print_json(default_rows(config))
         return 0
@@ -44,7 +44,7 @@ def _chosen(seam: str | None) -> dict[str, Registry[object]]:
     known = registries()
     if seam is None:
         return known
-    chosen = {place: registry for place, registry in known.items() if seam in (registry.kind, _word(registry))}
+    chosen = {module: registry for module, registry in known.items() if seam in (registry.kind, _word(registry))}
     if not chosen:
         words = ", ".join(map(_word, known.values()))
         raise InputError(f"a seam must be one of {words}, found {seam!r}")
@@ -60,6 +60,6 @@ def _row(registry: Registry[Any], entry: Entry) -> dict[str, str]:
         "seam": registry.kind,
         "member": entry.name,
         "package": f"{entry.package} {entry.version}".strip(),
-        "place": entry.place,
+        "reference": entry.reference,
         "problem": str(registry.problem(entry) or ""),
     }

@@ -14,7 +14,7 @@ class Verb:
     """One verb."""
 
     about: str
-    place: str
+    reference: str
     """Its function, as `module:attribute`; takes the parsed options and returns the exit code."""
     options: Callable[[Parser], None] = lambda parser: None
     has_json: bool = True

@@ -22,7 +22,7 @@ REGISTRY_MODULES = frozenset({"flows.plugins", *REGISTRIES})
 CHOOSING_MODULES = frozenset({"tasks.filter.policies", *(recipe.__module__ for recipe in RECIPES.values())})
 """Recipes and filter policies are lists of members and their settings, and so name them."""
 
-STAGE_MODULES = frozenset(entry.place.partition(":")[0] for entry in STAGES.entries.values())
+STAGE_MODULES = frozenset(entry.reference.partition(":")[0] for entry in STAGES.entries.values())
 """A stage says by name which others it reads."""
 
 ALLOWED: dict[str, list[tuple[str, str, str]]] = {
@@ -154,7 +154,7 @@ def own(registry: Registry[Any]) -> list[Any]:
 def own_members() -> list[Member]:
     """Return the members that this project brings."""
     return [
-        Member(registry.kind, name, entry.place.partition(":")[0], config_fields(registry.get(name)))
+        Member(registry.kind, name, entry.reference.partition(":")[0], config_fields(registry.get(name)))
         for registry in REGISTRIES.values()
         for name, entry in registry.entries.items()
         if entry.is_own

@@ -80,7 +80,9 @@ def test_data_stages_load_nothing_heavy() -> None:
 def members_entries() -> set[str]:
     """Return the modules that registries name: each may name the modules of its own folder in strings."""
     return {
-        entry.place.partition(":")[0] for registry in registries().values() for entry in registry.entries.values()
+        entry.reference.partition(":")[0]
+        for registry in registries().values()
+        for entry in registry.entries.values()
     }
 
 

@@ -145,7 +145,7 @@ def chain_runs_it_after_what_it_reads(member: Member) -> None:
 
 def build_takes_config_inputs_and_context(member: Member) -> None:
     build = member.stage.build
-    function = load(build.place) if isinstance(build, LazyFunction) else build
+    function = load(build.reference) if isinstance(build, LazyFunction) else build
     roles = {role: object() for role in member.stage.inputs}
     inspect.signature(function).bind(object(), **roles, context=object())
 

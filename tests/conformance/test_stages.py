@@ -47,7 +47,7 @@ def member(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
     name, place = request.param, "example_plugin.stages:STAGE"
     stage = EXAMPLE
     if name in STAGES.names():
-        stage, place = STAGES.get(name), STAGES.entries[name].place
+        stage, place = STAGES.get(name), STAGES.entries[name].reference
     monkeypatch.setenv("PYTHONPATH", str(PLUGIN), prepend=os.pathsep)
     return Member(name, stage, place, sections_of(stage), all_stages())
 

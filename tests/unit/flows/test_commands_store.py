@@ -59,7 +59,7 @@ def pile(store: Store, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def call(store: Store | str, *arguments: str) -> int:
     url = store if isinstance(store, str) else store.url
     options = build_parser().parse_args([*arguments, "--store", url])
-    code: int = load(options.verb.place)(options)
+    code: int = load(options.verb.reference)(options)
     return code
 
 

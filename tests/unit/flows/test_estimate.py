@@ -17,7 +17,7 @@ from storage.registry import load
 
 def call(*arguments: str) -> int:
     options = build_parser().parse_args(["estimate", *arguments])
-    code: int = load(options.verb.place)(options)
+    code: int = load(options.verb.reference)(options)
     return code
 
 

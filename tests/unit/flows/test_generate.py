@@ -133,7 +133,7 @@ class Interrupting(io.RawIOBase):
 
 def call(store: Store, *arguments: str) -> int:
     options = build_parser().parse_args(["generate", *arguments, "--store", store.url])
-    code: int = load(options.verb.place)(options)
+    code: int = load(options.verb.reference)(options)
     return code
 
 

@@ -131,7 +131,7 @@ def test_member_of_a_package_is_listed_with_it(pile: Pile) -> None:
         "seam": "stage",
         "member": "statistics",
         "package": "example-plugin 0.1.0",
-        "place": "example_plugin.stages:STAGE",
+        "reference": "example_plugin.stages:STAGE",
         "problem": "",
     }
 
@@ -182,7 +182,7 @@ def test_every_piece_that_is_no_member_of_its_seam_is_named_and_left_out(pile: P
     assert sorted(row["member"] for row in rows) == sorted(pieces)
     for row in rows:
         assert pieces[row["member"]] in row["problem"]
-        assert f"{row['member']!r} of bad 0.1.0 ({row['place']})" in row["problem"]
+        assert f"{row['member']!r} of bad 0.1.0 ({row['reference']})" in row["problem"]
     assert json.loads(pile("plan", "demo", "--json").stdout) == before
 
 
