@@ -33,6 +33,8 @@ FATAL = 3
 @pytest.fixture(autouse=True)
 def _no_worker_is_left() -> Iterator[None]:
     yield
+    for worker in multiprocess.active_children():
+        worker.join(30)  # a busy machine may need longer than `short_wait` to be rid of a killed process
     assert not multiprocess.active_children()
 
 
@@ -141,14 +143,15 @@ class KillsItsMaker:
 
 
 def kill(process_id: int, number: int) -> int:
-    os.kill(process_id, signal.SIGKILL)
     (worker,) = [child for child in multiprocess.active_children() if child.pid == process_id]
+    os.kill(process_id, signal.SIGKILL)
     worker.join()
     return number
 
 
 def test_worker_that_is_killed_between_two_items_is_replaced() -> None:
-    assert run_in_workers(KillsItsMaker, range(5), 2) == [0, 1, 2, 3, 4]
+    """One worker at a time: of two, both may be dead when they are handed the same item."""
+    assert run_in_workers(KillsItsMaker, range(5), 1) == [0, 1, 2, 3, 4]
 
 
 def serve_or_die(folder: Path, times: int, *arguments: Any) -> None:
