@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from storage.errors import InputError
 
@@ -47,8 +48,7 @@ Described = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LICENCE_NAMES = ("LICENSE", "LICENCE", "COPYING", "NOTICE")
 
 
-@dataclass(frozen=True)
-class InstalledFile:
+class InstalledFile(NamedTuple):
     """A file of the installation whose checksum is on record."""
 
     kind: str
@@ -56,9 +56,15 @@ class InstalledFile:
     package: str
     name: str
     """Path as it is imported, without the place of the installation."""
-    path: str
+    place: str
+    """Folder of the installation."""
     sha256: str
     """As RECORD files write it: URL-safe base64 without padding."""
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+        return os.path.join(self.place, self.name)
 
 
 @dataclass(frozen=True)
@@ -117,15 +123,17 @@ def _stdlib_files(folder: Path) -> Iterator[InstalledFile]:
     package = f"Python {platform.python_version()}"
     for where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in {*TEST_FOLDERS, "site-packages", "dist-packages"}]
-        for name in names:
-            path = Path(where) / name
-            if name.endswith(".py") and MIN_FILE_BYTES <= path.stat().st_size <= MAX_FILE_BYTES:
+        for path in (Path(where, name) for name in names if name.endswith(".py")):
+            if MIN_FILE_BYTES <= path.stat().st_size <= MAX_FILE_BYTES:
                 relative = path.relative_to(folder).as_posix()
-                yield InstalledFile(STDLIB_SOURCE, package, relative, str(path), _record_hash(path.read_bytes()))
+                yield InstalledFile(STDLIB_SOURCE, package, relative, str(folder), _record_hash(path.read_bytes()))
 
 
 def _distribution_files(distribution: importlib.metadata.Distribution) -> Iterator[InstalledFile]:
-    rows = [row for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()) if len(row) == 3]
+    # Two lines of three cannot count: to parse them would take longer than all else.
+    lines = (distribution.read_text("RECORD") or "").splitlines()
+    may_count = (line for line in lines if ".dist-info/" in line or (".py" in line and "sha256=" in line))
+    rows = [row for row in csv.reader(may_count) if len(row) == 3]
     info = next((row[0].partition("/")[0] for row in rows if row[0].endswith(".dist-info/METADATA")), "")
     package, place = info.removesuffix(".dist-info"), str(distribution.locate_file(""))
     if not package or package.startswith(f"{OWN_DISTRIBUTION}-"):
@@ -133,8 +141,7 @@ def _distribution_files(distribution: importlib.metadata.Distribution) -> Iterat
     for name, recorded, size in rows:
         kind = _kind(name, info)
         if kind and recorded.startswith("sha256=") and MIN_FILE_BYTES <= int(size or 0) <= MAX_FILE_BYTES:
-            path = os.path.join(place, name)
-            yield InstalledFile(kind, package, name, path, recorded.removeprefix("sha256="))
+            yield InstalledFile(kind, package, name, place, recorded.removeprefix("sha256="))
 
 
 def _kind(name: str, info: str) -> str:

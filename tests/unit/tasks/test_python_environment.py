@@ -15,7 +15,6 @@ from storage.formats.documents import read_zstd_lines
 from storage.sources.layout import read_checksums
 from storage.sources.python_environment.mirror import lay_out_mirror
 from storage.sources.python_environment.texts import (
-    InstalledFile,
     collect_texts,
     docstring_page,
     environment_digest,
@@ -191,6 +190,6 @@ def test_digest_covers_every_file_that_is_read(monkeypatch: pytest.MonkeyPatch) 
     assert len({(file.package, file.name) for file in files}) == len(files)
     assert any(file.name == "json/__init__.py" and sys.version.split()[0] in file.package for file in files)
     before = environment_digest()
-    changed = [*files[:-1], InstalledFile(**{**vars(files[-1]), "sha256": "other"})]
+    changed = [*files[:-1], files[-1]._replace(sha256="other")]
     monkeypatch.setattr(environment, "installed_files", lambda: iter(changed))
     assert environment_digest() != before
