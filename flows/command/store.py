@@ -193,17 +193,16 @@ def find_run(store: Store, what: str | None) -> Run:
 
     Raises: InputError if there is none; CorruptRecordError if it is there but cannot be read.
     """
-    paths = {PurePosixPath(path).stem: path for path in store.paths(RUNS)}
-    runs = list(store.runs())
-    for found in reversed(runs):
-        if what is None or what in (found.run_id, found.recipe_name):
+    ids = {PurePosixPath(path).stem for path in store.paths(RUNS)}
+    if what in ids and (named := store.run(what)) is not None:
+        return named  # without a look at the others, of which there may be thousands
+    for found in reversed(list(store.runs())):
+        if what is None or what == found.recipe_name:
             return found
-    damaged = {run_id: path for run_id, path in paths.items() if run_id not in {run.run_id for run in runs}}
-    if damaged and (what is None or what in damaged):
-        names = ", ".join(f"{store.url}/{damaged[run_id]}" for run_id in ([what] if what else damaged))
+    if what is None and ids:
         raise CorruptRecordError(
-            f"the record of a run must be readable to show it, but {names} is damaged; restore it, or show an "
-            f"artifact by its stage/key, see `pile ls`"
+            f"the record of a run must be readable to show it, but all of {store.url}/{RUNS} are damaged; restore "
+            f"one, or show an artifact by its stage/key, see `pile ls`"
         )
     raise InputError(f"there is no run {f'{what!r} ' if what else ''}in {store.url}; see `pile ls --runs`")
 

@@ -113,6 +113,10 @@ class Store:
         """Record the present state of a run."""
         self.backend.write(record_path(RUNS, run.run_id), encode_record(run))
 
+    def run(self, run_id: str) -> Run | None:
+        """Return the record of a run, None if there is none. Raises: CorruptRecordError."""
+        return self._read(Run, record_path(RUNS, run_id))
+
     def runs(self) -> Iterator[Run]:
         """Yield all readable run records, oldest first."""
         yield from sorted(self._records(Run, RUNS), key=lambda run: run.started)

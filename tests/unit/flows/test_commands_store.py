@@ -89,7 +89,7 @@ def test_show_of_a_run_with_a_damaged_record_says_which(store: Store) -> None:
     damage(store, "runs/run-2.json")
     named = pile(store, "show", "run-2")
     assert named.returncode == 1
-    assert f"but {store.url}/runs/run-2.json is damaged" in named.stderr
+    assert f"{store.url}/runs/run-2.json must be a run record" in named.stderr
     newest = pile(store, "show")
     assert newest.stdout.startswith("run run-1, ")
     assert f"{store.url}/runs/run-2.json must be a run record" in newest.stderr
@@ -100,7 +100,14 @@ def test_show_without_any_readable_run_names_the_damaged_ones(store: Store) -> N
         damage(store, f"runs/{run_id}.json")
     found = pile(store, "show")
     assert found.returncode == 1
-    assert f"but {store.url}/runs/run-1.json, {store.url}/runs/run-2.json is damaged" in found.stderr
+    assert f"all of {store.url}/runs are damaged" in found.stderr
+    assert all(f"{store.url}/runs/{run_id}.json must be" in found.stderr for run_id in ("run-1", "run-2"))
+
+
+def test_show_of_a_run_reads_no_other(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    damage(store, "runs/run-1.json")
+    call(store, "show", "run-2")
+    assert not caplog.records  # it would say that run-1 is damaged
 
 
 def test_show_without_runs_says_so(tmp_path: Path) -> None:
