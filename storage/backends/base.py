@@ -30,9 +30,10 @@ class StoreBackend(Protocol):
     Registered by URL scheme, in lower case, in `storage.backends.registry`, as a function from the URL to the
     backend. A class that derives from this one inherits the answers of a place that is not on this machine's disk.
 
-    `tests/conformance/backend_checks.py` checks each promise on every backend. One that keeps files on this
-    machine is given a new folder, as in `name:///folder`; one that needs a server is run where PILE_TEST_STORES
-    names an empty place for it: `PILE_TEST_STORES="gs=gs://bucket/tests az=az://container/tests"`.
+    In `tests/conformance/`, `backend_checks.py` and `backend_race_checks.py` check each promise on every backend.
+    One that keeps files on this machine is given a new folder, as in `name:///folder`; one that needs a server is
+    run where PILE_TEST_STORES names an empty place for it:
+    `PILE_TEST_STORES="gs=gs://bucket/tests az=az://container/tests"`.
     """
 
     url: str

@@ -14,6 +14,7 @@ import pytest
 
 from storage.backends.local import LocalBackend, open_folder
 from tests.conformance.backend_checks import CHECKS, Place
+from tests.conformance.backend_race_checks import RACE_CHECKS
 
 
 class Local(LocalBackend):
@@ -199,6 +200,7 @@ class LosesTheLocalFile(Local):
             local.unlink(missing_ok=True)
 
 
+ALL = {**CHECKS, **RACE_CHECKS}
 BROKEN: dict[type[Local], set[str]] = {
     TrimsLines: {"read_gives_what_was_written"},
     DecodesNames: {"any_name_is_kept"},
@@ -231,7 +233,7 @@ BROKEN: dict[type[Local], set[str]] = {
 def failures(member: type[Local], tmp_path: Path) -> set[str]:
     failed = set()
     (tmp_path / "file").write_bytes(b"in the way of a folder")
-    for name, check in CHECKS.items():
+    for name, check in ALL.items():
         disk, folder = tmp_path / name, tmp_path / name / "machine"
         folder.mkdir(parents=True)
         url, unreachable = f"file://{disk}/store", f"file://{tmp_path}/file/store"
@@ -252,4 +254,4 @@ def test_broken_backend_fails_the_check_of_its_promise_alone(member: type[Local]
 
 
 def test_every_check_is_failed_by_some_member() -> None:
-    assert set().union(*BROKEN.values()) == {*CHECKS}
+    assert set().union(*BROKEN.values()) == {*ALL}

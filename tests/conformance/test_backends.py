@@ -21,6 +21,7 @@ from storage.backends import s3
 from storage.backends.base import StoreBackend
 from storage.backends.registry import BACKENDS, open_backend
 from tests.conformance.backend_checks import CHECKS, Place
+from tests.conformance.backend_race_checks import RACE_CHECKS
 from tests.s3_server import s3_client, s3_endpoint, s3_settings, s3_url  # noqa: F401 - fixtures
 
 REPOSITORY = Path(__file__).parents[2]
@@ -63,6 +64,11 @@ def s3_place(
 @pytest.mark.parametrize("check", CHECKS)
 def test_backend(check: str, place: Place) -> None:
     CHECKS[check](place)
+
+
+@pytest.mark.parametrize("check", RACE_CHECKS)
+def test_backend_that_many_use(check: str, place: Place) -> None:
+    RACE_CHECKS[check](place)
 
 
 READ = "import pickle, sys; print(pickle.load(sys.stdin.buffer).backend.read('a').decode())"

@@ -1,5 +1,6 @@
 """Stores on the local disk and on a local S3 server, a scripted HTTP server, and artifacts to look after."""
 
+import hashlib
 import socket
 import ssl
 import threading
@@ -13,6 +14,7 @@ import pytest
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from tests.s3_server import s3_client, s3_endpoint, s3_settings, s3_url  # noqa: F401 - fixtures
+from tests.unit.storage.stored import KEY, STAGE, MakeArtifact
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -33,7 +35,27 @@ def local_store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-MakeArtifact = Callable[..., Artifact]
+@pytest.fixture
+def writer(store: Store) -> ArtifactWriter:
+    return ArtifactWriter(store, STAGE, KEY)
+
+
+@pytest.fixture
+def local_writer(local_store: Store) -> ArtifactWriter:
+    return ArtifactWriter(local_store, STAGE, KEY)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[..., Path]:
+    """A function that makes a finished local file."""
+
+    def make(content: bytes = b"content", name: str = "documents.jsonl.zst") -> Path:
+        path = Path(tmp_path, "finished", hashlib.sha256(content).hexdigest()[:8], name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    return make
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,8 +9,8 @@ from storage.artifacts.lineage import Lineage, as_lines, lineage
 from storage.artifacts.records import InputRef, encode_record
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
+from tests.unit.storage.stored import MakeArtifact
 
-MakeArtifact = Callable[..., Artifact]
 KEYS = {stage: f"{index:016x}" for index, stage in enumerate(("download", "filter", "train-tokenizer", "train"))}
 
 
