@@ -13,9 +13,10 @@ may be broken in any way: such a piece is named, with its package, and left out,
 import importlib
 import importlib.metadata
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Generic, TypeVar
 
 from storage.errors import InputError
@@ -122,7 +123,7 @@ class Registry(Generic[MemberT]):
         """Every line of the registry, ours first; several may have one name."""
         found = [Entry(name, reference, OWN_PACKAGE, "") for name, reference in self._own.items()]
         theirs = []
-        for point in importlib.metadata.entry_points(group=self.group):
+        for point in _entry_points(tuple(sys.path)).select(group=self.group):
             package, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
             theirs.append(Entry(point.name, point.value, package, version))
         for entry in sorted(theirs, key=lambda entry: (entry.name, entry.package, entry.reference)):
@@ -192,6 +193,12 @@ class Registry(Generic[MemberT]):
     def _refusal(self, entry: Entry, text: str) -> InputError:
         advice = "mend it" if entry.is_own else f"mend or uninstall {entry.package}"
         return InputError(f"the {self.kind} {entry.name!r} of {entry.origin} {text}; {advice}")
+
+
+@cache
+def _entry_points(path: tuple[str, ...]) -> Any:  # its class depends on the version of Python
+    """Return what all packages on the path register, for `select`: read once, and not again for every seam."""
+    return importlib.metadata.entry_points()
 
 
 def _one_line(error: BaseException) -> str:
