@@ -1,7 +1,8 @@
 """What our own machinery costs when there is nothing to do: `python -m benchmarks.overhead --json`.
 
 Runs `pile run` on a store in which every stage is finished and measures the whole process, from the start of
-the interpreter to its end. No Prefect server is involved: a run with nothing to do needs none.
+the interpreter to its end. No Prefect server is involved: a run with nothing to do needs none. A shared machine is
+three times as fast at one time as at another: `yardstick_seconds`, a loop of plain Python, says how fast it was.
 """
 
 import argparse
@@ -46,6 +47,7 @@ def main() -> None:
         "idle_run_cpu_seconds": round(statistics.median(cpu for _, cpu in runs), 3),
         "plan_seconds": round(statistics.median(wall for wall, _ in plans), 3),
         "import_storage_seconds": round(measure([sys.executable, "-c", "import storage.artifacts.store"])[0], 3),
+        "yardstick_seconds": round(statistics.median(yardstick() for _ in range(options.repeats)), 3),
         "import_storage_loads_heavy": heavy_modules(
             "import storage, storage.artifacts.store, storage.artifacts.writer"
         ),
@@ -68,6 +70,14 @@ def measure(command: list[str]) -> tuple[float, float]:
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def yardstick() -> float:
+    """Return the CPU seconds of five million additions."""
+    started, total = time.process_time(), 0
+    for number in range(5_000_000):
+        total += number
+    return time.process_time() - started
 
 
 def heavy_modules(statement: str) -> list[str]:
