@@ -197,7 +197,10 @@ class Registry(Generic[MemberT]):
 
 @cache
 def _entry_points(path: tuple[str, ...]) -> Any:  # its class depends on the version of Python
-    """Return what all packages on the path register, for `select`: read once, and not again for every seam."""
+    """Return what all packages on the path register, for `select`.
+
+    Read once and not for every seam: a package that is installed later is seen by a new process.
+    """
     return importlib.metadata.entry_points()
 
 

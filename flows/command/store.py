@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import sys
-from pathlib import PurePosixPath
 from typing import Any
 
 from flows.command.output import print_json
@@ -16,7 +15,7 @@ from flows.summary import describe, tables
 from flows.tables import counted, size, text_table
 from storage.artifacts import lineage as lineages
 from storage.artifacts import verify as maintenance
-from storage.artifacts.layout import ARTIFACTS, PINS, RUNS
+from storage.artifacts.layout import ARTIFACTS, NAME, PINS, RUNS
 from storage.artifacts.records import Pin, Run, decode_record
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, CorruptRecordError, InputError
@@ -193,16 +192,16 @@ def find_run(store: Store, what: str | None) -> Run:
 
     Raises: InputError if there is none; CorruptRecordError if it is there but cannot be read.
     """
-    ids = {PurePosixPath(path).stem for path in store.paths(RUNS)}
-    if what in ids and (named := store.run(what)) is not None:
+    if what is not None and NAME.fullmatch(what) and (named := store.run(what)) is not None:
         return named  # without a look at the others, of which there may be thousands
     for found in reversed(list(store.runs())):
-        if what is None or what == found.recipe_name:
+        if what is None or what in (found.run_id, found.recipe_name):
             return found
-    if what is None and ids:
+    if what is None and (paths := store.paths(RUNS)):
         raise CorruptRecordError(
-            f"the record of a run must be readable to show it, but all of {store.url}/{RUNS} are damaged; restore "
-            f"one, or show an artifact by its stage/key, see `pile ls`"
+            f"the record of a run must be readable to show it, but none of these can be read: "
+            f"{', '.join(f'{store.url}/{path}' for path in paths)}; restore one, or show an artifact by its "
+            f"stage/key, see `pile ls`"
         )
     raise InputError(f"there is no run {f'{what!r} ' if what else ''}in {store.url}; see `pile ls --runs`")
 

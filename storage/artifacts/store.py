@@ -115,7 +115,14 @@ class Store:
 
     def run(self, run_id: str) -> Run | None:
         """Return the record of a run, None if there is none. Raises: CorruptRecordError."""
-        return self._read(Run, record_path(RUNS, run_id))
+        path = record_path(RUNS, run_id)
+        run = self._read(Run, path)
+        if run is not None and run.run_id != run_id:
+            raise CorruptRecordError(
+                f"{self.url}/{path} must be the record of {run_id}, found that of {run.run_id}; delete it or name "
+                f"it as its run again"
+            )
+        return run
 
     def runs(self) -> Iterator[Run]:
         """Yield all readable run records, oldest first."""

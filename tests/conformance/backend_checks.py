@@ -1,4 +1,6 @@
-"""What every store backend promises (storage/backends/base.py), one check per promise, on any member.
+"""What every store backend promises (storage/backends/base.py) to one user, one check per promise, on any member.
+
+`backend_race_checks.py` has what it promises to many at once.
 
 A check gets a `Place` with an empty root. It fails with an AssertionError, or with whatever the member raises.
 """

@@ -13,6 +13,7 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 import sysconfig
 import warnings
 from collections import Counter
@@ -45,6 +46,8 @@ MIN_DOCSTRING_SHARE = 0.25
 TEST_FOLDERS = frozenset({"test", "tests", "idle_test"})
 Described = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 """What has a docstring."""
+METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
+"""Of the distribution itself; packages that it has vendored have theirs in deeper folders."""
 LICENCE_NAMES = ("LICENSE", "LICENCE", "COPYING", "NOTICE")
 
 
@@ -130,11 +133,13 @@ def _stdlib_files(folder: Path) -> Iterator[InstalledFile]:
 
 
 def _distribution_files(distribution: importlib.metadata.Distribution) -> Iterator[InstalledFile]:
-    # Two lines of three cannot count: to parse them would take longer than all else.
-    lines = (distribution.read_text("RECORD") or "").splitlines()
-    may_count = (line for line in lines if ".dist-info/" in line or (".py" in line and "sha256=" in line))
-    rows = [row for row in csv.reader(may_count) if len(row) == 3]
-    info = next((row[0].partition("/")[0] for row in rows if row[0].endswith(".dist-info/METADATA")), "")
+    record = distribution.read_text("RECORD") or ""
+    lines = record.splitlines()
+    if '"' not in record:  # a name in quotes may go over several lines
+        # Two lines of three cannot count: to parse them would take longer than all else.
+        lines = [line for line in lines if ".dist-info/" in line or (".py" in line and "sha256=" in line)]
+    rows = [row for row in csv.reader(lines) if len(row) == 3]
+    info = next((row[0].partition("/")[0] for row in rows if METADATA.fullmatch(row[0])), "")
     package, place = info.removesuffix(".dist-info"), str(distribution.locate_file(""))
     if not package or package.startswith(f"{OWN_DISTRIBUTION}-"):
         return

@@ -1,6 +1,7 @@
 """The verbs that look at a store: what damage they name, what they still show, what they refuse."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,11 @@ import pytest
 
 import flows
 from flows.command.main import build_parser
+from flows.command.store import find_run
 from storage.artifacts.records import Run, RunStage, now
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import InputError
+from storage.errors import CorruptRecordError, InputError
 from storage.registry import load
 
 KEYS = {"download": "d" * 16, "filter": "f" * 16}
@@ -98,16 +100,31 @@ def test_show_of_a_run_with_a_damaged_record_says_which(store: Store) -> None:
 def test_show_without_any_readable_run_names_the_damaged_ones(store: Store) -> None:
     for run_id in ("run-1", "run-2"):
         damage(store, f"runs/{run_id}.json")
-    found = pile(store, "show")
-    assert found.returncode == 1
-    assert f"all of {store.url}/runs are damaged" in found.stderr
-    assert all(f"{store.url}/runs/{run_id}.json must be" in found.stderr for run_id in ("run-1", "run-2"))
+    with pytest.raises(CorruptRecordError, match=f"{store.url}/runs/run-1.json, {store.url}/runs/run-2.json"):
+        call(store, "show")
 
 
-def test_show_of_a_run_reads_no_other(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    damage(store, "runs/run-1.json")
-    call(store, "show", "run-2")
-    assert not caplog.records  # it would say that run-1 is damaged
+def test_run_is_found_by_its_id_without_a_look_at_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    read = store.backend.read
+    monkeypatch.setattr(store.backend, "read", lambda path: (asked.append(path), read(path))[1])
+    assert find_run(store, "run-2").run_id == "run-2"
+    assert asked == ["runs/run-2.json"]
+
+
+def test_record_of_another_run_is_not_shown_for_it(store: Store) -> None:
+    folder = Path(store.url, "runs")
+    shutil.copyfile(folder / "run-1.json", folder / "run-9.json")
+    with pytest.raises(CorruptRecordError, match=r"run-9.json must be the record of run-9, found that of run-1"):
+        find_run(store, "run-9")
+
+
+@pytest.mark.parametrize("name", ["old.json", "run-1 (copy).json", "sub/run-1.json"])
+def test_run_whose_record_was_renamed_is_found_by_its_id(store: Store, name: str) -> None:
+    folder = Path(store.url, "runs")
+    (folder / "sub").mkdir()
+    (folder / "run-1.json").rename(folder / name)
+    assert find_run(store, "run-1").run_id == "run-1"
 
 
 def test_show_without_runs_says_so(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stores on the local disk and on a local S3 server, a scripted HTTP server, and artifacts to look after."""
+"""Stores on the local disk and on a local S3 server, writers and files for them, artifacts, an HTTP server."""
 
 import hashlib
 import socket
@@ -37,11 +37,13 @@ def local_store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def writer(store: Store) -> ArtifactWriter:
+    """A writer in an empty store, once on the local disk and once on S3."""
     return ArtifactWriter(store, STAGE, KEY)
 
 
 @pytest.fixture
 def local_writer(local_store: Store) -> ArtifactWriter:
+    """A writer in an empty store on the local disk."""
     return ArtifactWriter(local_store, STAGE, KEY)
 
 

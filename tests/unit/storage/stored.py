@@ -13,10 +13,10 @@ from storage.artifacts.records import LeaseRecord, Run, RunStage, StageState, en
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 
+# Fixtures that are functions.
 MakeArtifact = Callable[..., Artifact]
 Publish = Callable[..., Artifact]
 MakeFile = Callable[..., Path]
-"""Fixtures that are functions."""
 
 STAGE, KEY = "filter", "0123456789abcdef"
 """What the fixture `writer` writes."""

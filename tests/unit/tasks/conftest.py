@@ -1,4 +1,4 @@
-"""A small mirror to download from."""
+"""A small mirror to download from, and a client that does not wait."""
 
 from pathlib import Path
 

@@ -133,9 +133,6 @@ def test_python_environment_goes_through_the_same_download(tmp_path: Path) -> No
     assert contents(artifact) == contents(again)
 
 
-# ---- configuration -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("config", "message"),
     [

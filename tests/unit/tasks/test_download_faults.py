@@ -105,7 +105,10 @@ def test_sources_without_any_text_are_refused(tmp_path: Path, content: bytes) ->
 def test_wrong_checksum_stops_the_stage(tmp_path: Path, mirror: Path, place: str) -> None:
     file = mirror / "train" / "02.jsonl.zst"
     file.write_bytes(file.read_bytes()[:-1] + b"\0")
-    with serve_folder(mirror) as url, pytest.raises(InputError, match=r"train/02.jsonl.zst must have sha256"):
+    with (
+        serve_folder(mirror) as url,
+        pytest.raises(InputError, match=r"train/02.jsonl.zst must have sha256"),
+    ):
         download(tmp_path / "store", url=url if place == "http" else str(mirror))
 
 
@@ -132,7 +135,10 @@ def test_sources_that_change_between_key_and_work_are_a_fault(
                     list_checksums(mirror)
             super().do_GET()
 
-    with serve_folder(mirror, Changing) as url, pytest.raises(Fault, match="sources changed while the run began"):
+    with (
+        serve_folder(mirror, Changing) as url,
+        pytest.raises(Fault, match="sources changed while the run began"),
+    ):
         download(tmp_path / "store", url=url)
 
 

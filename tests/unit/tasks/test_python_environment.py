@@ -137,6 +137,41 @@ def make_distribution(place: Path, module: bytes) -> None:
     (place / "demo-1.0.dist-info" / "RECORD").write_text("".join(rows))
 
 
+HASH = "sha256=abc"
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        pytest.param(["a/b.py,{h},300", "a/c.pyi,{h},300", "a/d.so,{h},300"], {"a/b.py"}, id="source"),
+        pytest.param(
+            ["a/b.py,,", "a/c.py,md5=abc,300", "a/d.py,{h},", "a/e.py,{h},10"], set(), id="no hash or text"
+        ),
+        pytest.param(['"a/b,c.py",{h},300', "a/d.py,{h},300"], {"a/b,c.py", "a/d.py"}, id="comma"),
+        pytest.param(['"a/b ""c"".py",{h},300'], {'a/b "c".py'}, id="quotes"),
+        pytest.param(['"a/b', 'c.txt",{h},300', "a/d.py,{h},300"], {"a/d.py"}, id="quotes over lines"),
+        pytest.param(["demo-1.0.dist-info/LICENSE,{h},300"], {"demo-1.0.dist-info/LICENSE"}, id="licence"),
+        pytest.param(["a/LICENSE,{h},300", "a/NOTICE.txt,{h},300"], set(), id="licence of another"),
+        pytest.param(
+            ["a/x-1.dist-info/METADATA,{h},300", "a/x-1.dist-info/LICENSE,{h},300", "a/LICENSE,{h},300"],
+            set(),
+            id="vendored",
+        ),
+    ],
+)
+def test_files_are_those_that_the_record_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[str], expected: set[str]
+) -> None:
+    info = tmp_path / "demo-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").touch()
+    lines = [*(row.format(h=HASH) for row in rows), f"demo-1.0.dist-info/METADATA,{HASH},300"]
+    (info / "RECORD").write_text("".join(f"{line}\n" for line in lines))
+    point_at(tmp_path, monkeypatch)
+    found = {(file.package, file.name) for file in installed_files()}
+    assert found == {("demo-1.0", name) for name in {*expected, "demo-1.0.dist-info/METADATA"}}
+
+
 def point_at(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "stdlib").mkdir(exist_ok=True)
     monkeypatch.setattr(

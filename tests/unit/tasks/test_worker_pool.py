@@ -33,8 +33,6 @@ FATAL = 3
 @pytest.fixture(autouse=True)
 def _no_worker_is_left() -> Iterator[None]:
     yield
-    for worker in multiprocess.active_children():
-        worker.join(30)  # a busy machine may need longer than `short_wait` to be rid of a killed process
     assert not multiprocess.active_children()
 
 
@@ -100,8 +98,12 @@ class Double:
 
 
 @pytest.fixture
-def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool, "END_SECONDS", 1.0)  # for processes that do not end
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Do not wait long for processes that do not end; a busy machine needs longer to be rid of a killed one."""
+    monkeypatch.setattr(worker_pool, "END_SECONDS", 1.0)
+    yield
+    for worker in multiprocess.active_children():
+        worker.join(10)
 
 
 @ways
