@@ -10,18 +10,18 @@ from tokenizers import Tokenizer
 
 from model.layers.device import choose_device
 from model.layers.language_model import LanguageModel
-from model.pretrained.weights import MODEL_CONFIG, WEIGHTS, TrainedModel, load_description, load_model
+from model.pretrained.weights import MODEL_CONFIG, WEIGHTS, ModelDescription, load_description, load_model
 from storage.artifacts.store import Artifact
 from storage.errors import Fault, InputError
 from storage.formats.tokens import EOT, TOKENIZER
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model in memory and what its tokens mean."""
 
     network: LanguageModel
-    description: TrainedModel
+    description: ModelDescription
     encoder: Tokenizer
     """Treats special tokens inside a text as plain text, as the training data was encoded."""
     eot_id: int
@@ -31,7 +31,7 @@ class Trained:
 
 def open_trained(
     model: Artifact, tokenizer: Artifact, device: Literal["auto", "cpu", "mps", "cuda"] = "cpu"
-) -> Trained:
+) -> TrainedModel:
     """Load the weights on a device and the tokenizer.
 
     Raises: InputError if the tokenizer is not the one that the model was trained with, or for a device that this
@@ -55,7 +55,7 @@ def open_trained(
         )
     encoder.encode_special_tokens = True
     network = load_model(model.open(model.file(WEIGHTS)), described, str(choose_device(device)))
-    return Trained(network, description, encoder, eot_id, used_vocab)
+    return TrainedModel(network, description, encoder, eot_id, used_vocab)
 
 
 @contextmanager

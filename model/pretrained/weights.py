@@ -20,7 +20,7 @@ WEIGHTS, MODEL_CONFIG = "weights", "model-config"
 """Roles of the two files of a trained model in an artifact."""
 
 
-class TrainedModel(Config):
+class ModelDescription(Config):
     """What belongs to a weights file: the MODEL_CONFIG file of a train artifact."""
 
     model: AnyConfig
@@ -33,19 +33,19 @@ class TrainedModel(Config):
     """Whether it has classification heads and its training sequences had probe tokens to train them at."""
 
 
-def save_description(description: TrainedModel, path: Path) -> None:
+def save_description(description: ModelDescription, path: Path) -> None:
     """Write the JSON beside the weights."""
     text = json.dumps(description.model_dump(), indent=1, sort_keys=True, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def load_description(path: Path) -> TrainedModel:
+def load_description(path: Path) -> ModelDescription:
     """Read the JSON beside the weights.
 
     Raises: CorruptFileError if it does not describe a model of this release.
     """
     try:
-        return TrainedModel.model_validate_json(path.read_bytes())
+        return ModelDescription.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise CorruptFileError(
             f"{path} must describe a trained model, but {error}; train the model again"

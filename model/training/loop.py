@@ -18,7 +18,7 @@ from model.families.base import ModelConfig
 from model.families.estimate import count_parameters
 from model.families.registry import build_model
 from model.layers.device import choose_device
-from model.pretrained.weights import MODEL_CONFIG, WEIGHTS, TrainedModel, save_description
+from model.pretrained.weights import MODEL_CONFIG, WEIGHTS, ModelDescription, save_description
 from model.training.batch import Batch, Totals
 from model.training.checkpoint import (
     Checkpoint,
@@ -216,7 +216,7 @@ class Training:
         weights, description = folder / "model.safetensors", folder / "model-config.json"
         save_weights(state.weights, weights)
         save_description(
-            TrainedModel(
+            ModelDescription(
                 model=self.model_config,
                 tokenizer_digest=self.job.tokenizer_digest,
                 steps=self.step,

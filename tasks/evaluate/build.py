@@ -25,7 +25,7 @@ from model.families.base import Measurement
 from model.families.registry import FAMILIES, family_of
 from model.generation.generate import generate
 from model.pretrained.folder import suppressed_ids
-from model.pretrained.trained_model import Trained, fixed_threads, open_trained
+from model.pretrained.trained_model import TrainedModel, fixed_threads, open_trained
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact
 from storage.errors import Fault
@@ -115,7 +115,7 @@ def measure(
 
 
 def measure_heads_of(
-    trained: Trained,
+    trained: TrainedModel,
     ids: dict[str, list[list[int]]],
     config: EvaluateConfig,
     model: Artifact,
@@ -128,7 +128,7 @@ def measure_heads_of(
     return {"heads": measure_heads(trained, ids, model, corpus, config.batch_tokens, context.progress)}
 
 
-def measure_family(trained: Trained, ids: dict[str, list[list[int]]]) -> dict[str, Measurement]:
+def measure_family(trained: TrainedModel, ids: dict[str, list[list[int]]]) -> dict[str, Measurement]:
     """Return what the model's family measures of its own."""
     family = family_of(trained.description.model)
     return family.measure(trained.network, ids, lambda tokens: readable_tokens(trained.encoder, tokens))
@@ -155,7 +155,7 @@ def encode(encoder: Tokenizer, subset: str, texts: list[str]) -> list[list[int]]
 
 
 def score(
-    trained: Trained, ids: dict[str, list[list[int]]], batch_tokens: int, context: StageContext
+    trained: TrainedModel, ids: dict[str, list[list[int]]], batch_tokens: int, context: StageContext
 ) -> dict[str, float]:
     """Return the negative log-likelihood of each subset in nats."""
     documents = [document for group in ids.values() for document in group]
@@ -171,7 +171,7 @@ def score(
     return {subset: math.fsum(next(nats) for _ in group) for subset, group in ids.items()}
 
 
-def draw_sample(trained: Trained, index: int, prompt: str, config: EvaluateConfig) -> dict[str, str]:
+def draw_sample(trained: TrainedModel, index: int, prompt: str, config: EvaluateConfig) -> dict[str, str]:
     """Return a prompt and its continuation. Each prompt has its own seed, so adding one changes no other."""
     network, new_tokens = trained.network, config.sample_tokens
     begin = [trained.eot_id, *trained.encoder.encode(prompt, add_special_tokens=False).ids]

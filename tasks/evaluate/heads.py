@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.evaluation.classify import classify
-from model.pretrained.trained_model import Trained
+from model.pretrained.trained_model import TrainedModel
 from storage.artifacts.store import Artifact
 from storage.formats.probes import MIN_PROBED_TOKENS, NO_LABEL, PROBE_TOKENS
 from tasks.evaluate.head_baselines import Baselines
@@ -44,7 +44,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def measure_heads(
-    trained: Trained,
+    trained: TrainedModel,
     ids: Mapping[str, Sequence[list[int]]],
     model: Artifact,
     corpus: Artifact,
@@ -73,7 +73,7 @@ def measure_heads(
 
 @torch.inference_mode()
 def classify_documents(
-    trained: Trained,
+    trained: TrainedModel,
     read: Sequence[list[int]],
     batch_tokens: int,
     progress: Progress = lambda done, total, unit: None,
@@ -101,7 +101,7 @@ def classify_documents(
 
 def _measure_head(
     kind: str,
-    trained: Trained,
+    trained: TrainedModel,
     held_out: LabelledDocuments,
     sample: LabelledDocuments,
     chances: NDArray[np.float64],
@@ -129,7 +129,7 @@ def _measure_head(
 
 
 def strip_documents(
-    trained: Trained, documents: LabelledDocuments, strip: Callable[[str], str]
+    trained: TrainedModel, documents: LabelledDocuments, strip: Callable[[str], str]
 ) -> LabelledDocuments:
     """Return what is left of the text that was read; EOT ends it where it did before."""
     texts = [strip(text) for text in documents.texts]

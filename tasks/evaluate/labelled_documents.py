@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from model.pretrained.trained_model import Trained
+from model.pretrained.trained_model import TrainedModel
 from storage.artifacts.store import Artifact
 from storage.errors import InputError
 from storage.formats.probes import MIN_PROBED_TOKENS, NO_LABEL, PROBE_TOKENS
@@ -69,13 +69,13 @@ def packed_field_map(model: Artifact) -> Mapping[str, FieldName | None]:
     return field_map
 
 
-def read_tokens(trained: Trained) -> int:
+def read_tokens(trained: TrainedModel) -> int:
     """Return how many tokens of a document the heads can read: the model's length less the probes."""
     return trained.description.model.max_seq_len - PROBE_TOKENS
 
 
 def label_documents(
-    trained: Trained, documents: Iterable[tuple[str, list[int]]], field_map: Mapping[str, FieldName | None]
+    trained: TrainedModel, documents: Iterable[tuple[str, list[int]]], field_map: Mapping[str, FieldName | None]
 ) -> LabelledDocuments:
     """Return the documents that are long enough, given as subset and tokens without EOT, with their labels."""
     room = read_tokens(trained)
@@ -93,7 +93,7 @@ def label_documents(
 
 
 def label_train_sample(
-    trained: Trained, corpus: Artifact, field_map: Mapping[str, FieldName | None]
+    trained: TrainedModel, corpus: Artifact, field_map: Mapping[str, FieldName | None]
 ) -> tuple[LabelledDocuments, int]:
     """Return labelled documents of the train split, see `read_train_sample`, and the number of shards read."""
     characters = TOKEN_CHARACTERS * max(TONE_TOKENS, read_tokens(trained))

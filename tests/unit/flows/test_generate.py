@@ -23,7 +23,7 @@ from model.families.world.presets import WORLD_1M
 from model.generation.generate import generate
 from model.layers.language_model import LanguageModel
 from model.pretrained.folder import suppressed_ids, write_folder
-from model.pretrained.weights import TrainedModel, save_description
+from model.pretrained.weights import ModelDescription, save_description
 from storage.artifacts.records import Run, RunStage, now
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
@@ -95,7 +95,7 @@ def store(tmp_path: Path, name: str) -> Store:
         write_folder(network, vocabulary, EOT_ID, USED, folder, has_trained_heads=True)
     tokenizer = commit(store, "train-tokenizer", "tokenizer", {"tokenizer": vocabulary}, {})
     save_weights(network.state_dict(), tmp_path / "model.safetensors")
-    description = TrainedModel(
+    description = ModelDescription(
         model=SHAPES[name], tokenizer_digest=tokenizer.content_digest, steps=2, has_trained_heads=True
     )
     save_description(description, tmp_path / "model.json")

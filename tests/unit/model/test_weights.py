@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from model.export.saving import save_tensors, save_weights
 from model.families.rope.config import RopeConfig
 from model.families.rope.network import RopeModel
-from model.pretrained.weights import TrainedModel, load_description, load_model, save_description
+from model.pretrained.weights import ModelDescription, load_description, load_model, save_description
 from storage.errors import CorruptFileError, Fault
 
 CONFIG = RopeConfig(vocab_size=17, n_layers=2, n_heads=2, n_kv_heads=1, d_model=8, d_ff=12, max_seq_len=8)
-DESCRIPTION = TrainedModel(model=CONFIG, tokenizer_digest="ab" * 32, steps=7)
+DESCRIPTION = ModelDescription(model=CONFIG, tokenizer_digest="ab" * 32, steps=7)
 
 
 @pytest.fixture

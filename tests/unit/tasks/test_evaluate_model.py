@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from model.export.saving import save_weights
 from model.families.rope.config import RopeConfig
 from model.families.rope.network import RopeModel
-from model.pretrained.weights import TrainedModel, load_model, save_description
+from model.pretrained.weights import ModelDescription, load_model, save_description
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
@@ -120,7 +120,7 @@ def model(store: Store, folder: Path, tokenizer_digest: str, reports: dict[str, 
     with torch.no_grad():  # far from uniform, so that a wrong context shows in the numbers
         network.embed_tokens.weight.mul_(20)
     save_weights(network.state_dict(), folder / "model.safetensors")
-    description = TrainedModel(model=SHAPE, tokenizer_digest=tokenizer_digest, steps=2)
+    description = ModelDescription(model=SHAPE, tokenizer_digest=tokenizer_digest, steps=2)
     save_description(description, folder / "model.json")
     files = {"weights": folder / "model.safetensors", "model-config": folder / "model.json"}
     lines = "".join(json.dumps(line) + "\n" for line in LOSSES)

@@ -15,7 +15,7 @@ from model.export.saving import save_weights
 from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
-from model.pretrained.weights import TrainedModel, load_model, save_description
+from model.pretrained.weights import ModelDescription, load_model, save_description
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
@@ -158,7 +158,7 @@ def make(store: Store, tmp_path: Path) -> Make:
         save_weights(network.state_dict(), weights)
         digest = encoder.content_digest
         save_description(
-            TrainedModel(model=shape, tokenizer_digest=digest, steps=1, has_trained_heads=has_trained_heads),
+            ModelDescription(model=shape, tokenizer_digest=digest, steps=1, has_trained_heads=has_trained_heads),
             described,
         )
         (tmp_path / "rows").write_bytes(b"nobody reads them")

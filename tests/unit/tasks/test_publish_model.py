@@ -16,7 +16,7 @@ from model.families.registry import build_model
 from model.families.rope.config import RopeConfig
 from model.families.world.config import WorldConfig
 from model.pretrained.folder import load_published
-from model.pretrained.weights import TrainedModel, load_model, save_description
+from model.pretrained.weights import ModelDescription, load_model, save_description
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
@@ -98,7 +98,7 @@ def make_model(
     with torch.no_grad():  # clear preferences, so that greedy choices are not ties
         next(network.parameters()).mul_(20)
     save_weights(network.state_dict(), folder / "model.safetensors")
-    description = TrainedModel(model=shape, tokenizer_digest=tokenizer_digest, steps=2)
+    description = ModelDescription(model=shape, tokenizer_digest=tokenizer_digest, steps=2)
     save_description(description, folder / "model.json")
     files = {"weights": folder / "model.safetensors", "model-config": folder / "model.json"}
     return commit(store, "train", "final", files, metrics_jsonl=b'{"step": 1, "loss": 5.0}\n')
@@ -289,7 +289,7 @@ def test_weights_that_are_not_the_described_model_are_refused(
     other = SHAPE.model_copy(update={"n_layers": 3})
     save_weights(build_model(other).state_dict(), tmp_path / "model.safetensors")
     digest = inputs["tokenizer"].content_digest
-    save_description(TrainedModel(model=SHAPE, tokenizer_digest=digest, steps=2), tmp_path / "model.json")
+    save_description(ModelDescription(model=SHAPE, tokenizer_digest=digest, steps=2), tmp_path / "model.json")
     files = {"weights": tmp_path / "model.safetensors", "model-config": tmp_path / "model.json"}
     wrong = commit(store, "train", "final", files)
     evaluation = inputs["evaluation"]
