@@ -56,16 +56,7 @@ def fit(
         for several epochs, a loss or gradient that is not a finite number; ValueError for ids out of range.
     """
     check_model(model)
-    if num_epochs < 1 or not 0 < learning_rate < math.inf:
-        raise InputError(
-            f"num_epochs must be 1 or more and learning_rate positive, found {num_epochs} and {learning_rate}"
-        )
-    for name, loader in (("train_loader", train_loader), ("valid_loader", valid_loader)):
-        if num_epochs > 1 and isinstance(loader, Iterator):
-            raise InputError(
-                f"{name} must be readable in each of {num_epochs} epochs, found a {type(loader).__name__}, which "
-                f"is used up by the first; give a list or a DataLoader"
-            )
+    _check_arguments(num_epochs, learning_rate, train_loader=train_loader, valid_loader=valid_loader)
     config = TrainConfig(
         # How long a notebook trains is not known before: the experts' bias keeps its rate, and `update` is told
         # the learning rate.
@@ -93,6 +84,19 @@ def fit(
         finally:
             model.eval()
     return state
+
+
+def _check_arguments(num_epochs: int, learning_rate: float, **loaders: Iterable[Any] | None) -> None:
+    if num_epochs < 1 or not 0 < learning_rate < math.inf:
+        raise InputError(
+            f"num_epochs must be 1 or more and learning_rate positive, found {num_epochs} and {learning_rate}"
+        )
+    for name, loader in loaders.items():
+        if num_epochs > 1 and isinstance(loader, Iterator):
+            raise InputError(
+                f"{name} must be readable in each of {num_epochs} epochs, found a {type(loader).__name__}, which "
+                f"is used up by the first; give a list or a DataLoader"
+            )
 
 
 def to_batch(item: Any, model: LanguageModel, device: torch.device) -> Batch:
