@@ -284,9 +284,8 @@ class Artifact:
             raise CorruptFileError(f"{self.url} must hold the part {part!r}, found none of that name")
         members = {file.role: self.open(file) for file in files}
         first = files[0]
-        if (
-            self.store.backend.local(self._path(first)) is not None
-        ):  # then all files lie together, under their names
+        lie_together = self.store.backend.local(self._path(first)) is not None  # each under its name
+        if lie_together:
             return members[first.role].parents[first.role.count("/")]
         return fetched_folder(self.store.fetched_root(), members)
 
