@@ -16,6 +16,8 @@ from storage.backends.local import LocalBackend, open_folder
 from tests.conformance.backend_checks import CHECKS, Place
 from tests.conformance.backend_race_checks import RACE_CHECKS
 
+pytestmark = pytest.mark.slow
+
 
 class Local(LocalBackend):
     """Keeps its promises: what breaks one differs from it in one place."""

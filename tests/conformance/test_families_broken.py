@@ -21,6 +21,8 @@ from model.layers.cache import Cache
 from model.layers.language_model import GroupOptions
 from tests.conformance.family_checks import CHECKS
 
+pytestmark = pytest.mark.slow
+
 FIELDS = TINY["gpt2"].model_dump()
 
 

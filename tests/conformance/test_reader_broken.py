@@ -16,6 +16,8 @@ from storage.sources.readers.jsonl import JsonLinesReader
 from tests.conformance.reader_checks import CHECKS, Sample
 from tests.conformance.reader_damage_checks import DAMAGE_CHECKS
 
+pytestmark = pytest.mark.slow
+
 Wanted = Callable[[int], bool]
 
 

@@ -17,6 +17,8 @@ from storage.sources.progress import DownloadProgress
 from tests.conformance.source_checks import CHECKS, Corpus
 from tests.conformance.source_mistake_checks import MISTAKE_CHECKS
 
+pytestmark = pytest.mark.slow
+
 
 class CopiesConfig(SourceConfig):
     version: ClassVar[int] = 1
