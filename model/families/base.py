@@ -123,7 +123,10 @@ class Family(ABC, Generic[ConfigT]):
         return ()
 
     def layer_table(self, config: ConfigT) -> list[dict[str, Any]]:
-        """Return the layers one by one, counted on the modules. Raises: InputError if the family has no table."""
+        """Return `formulas.table_layers()` rows, one per layer, with the `parameters` counted on its modules.
+
+        Raises: InputError if the family has no table.
+        """
         raise InputError(f"--layers needs a family with a table of its layers, found {self.name}; leave it out")
 
     def measure(

@@ -90,13 +90,15 @@ def estimates_make_sense(family: Family[Any], config: ModelConfig) -> None:
 
 
 def layer_table_is_rows_or_refused(family: Family[Any], config: ModelConfig) -> None:
-    """A table is JSON of a row per layer; without one the user is told."""
+    """A table is JSON, its rows and their parameters are those on paper; without one the user is told."""
     try:
         rows = family.layer_table(config)
     except InputError:
         return
-    assert len(rows) > 0
-    assert json.loads(json.dumps(rows)) == rows
+    formulas = family.formulas(config)
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    assert len(rows) == formulas.table_layers()
+    assert sum(row["parameters"] for row in rows) == sum(formulas.parameters_by_kind().values())
 
 
 def measurements_are_json_with_pages(family: Family[Any], config: ModelConfig) -> None:
@@ -104,10 +106,10 @@ def measurements_are_json_with_pages(family: Family[Any], config: ModelConfig) -
     documents = {subset: [random_ids(config, 1, 40, seed)[0].tolist()] for seed, subset in enumerate(("a", "b"))}
     found = family.measure(varied_model(family, config), documents, lambda ids: [f"<{each}>" for each in ids])
     for measurement in found.values():
-        assert json.loads(json.dumps(measurement.numbers)) == measurement.numbers
+        assert json.loads(json.dumps(measurement.numbers, allow_nan=False)) == measurement.numbers
         for role, values in measurement.pictures.items():
             page = family.pictures[role]
-            assert page.draw(json.loads(json.dumps(values)))
+            assert page.draw(json.loads(json.dumps(values, allow_nan=False)))
             assert page.file
 
 

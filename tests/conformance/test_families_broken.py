@@ -226,7 +226,7 @@ BROKEN: dict[str, Family[Any]] = {
     "importing_it_loads_no_torch": broken(__module__=GPT2.__module__),
     "formulas_count_the_modules": broken(formulas=Miscounts),
     "estimates_make_sense": broken(formulas=WorksOnMoreThanThereIs),
-    "layer_table_is_rows_or_refused": broken(layer_table=lambda self, config: {}["rows"]),
+    "layer_table_is_rows_or_refused": broken(layer_table=lambda self, config: [{"layer": "all", "parameters": 1}]),
     "weights_follow_from_the_seed": broken(DrawsByChance),
     "logits_have_their_shape": broken(HeadWantsThreeDimensions),
     "positions_end_where_the_family_says": broken(config=ReadsOn),
