@@ -1,15 +1,10 @@
 """How documents become sequences."""
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field, model_validator
 
 from storage.config import Config
 from storage.formats.probes import MIN_PROBED_TOKENS, PROBE_TOKENS
 from tasks.labels.field import FieldName
-
-if TYPE_CHECKING:
-    pass
 
 
 class PackConfig(Config):

@@ -1,11 +1,6 @@
 """How documents become tokens."""
 
-from typing import TYPE_CHECKING
-
 from storage.config import Config
-
-if TYPE_CHECKING:
-    pass
 
 
 class TokenizeConfig(Config):

@@ -1,13 +1,10 @@
 """What a tokenizer is trained on, and how large it becomes."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from storage.config import Config
-
-if TYPE_CHECKING:
-    pass
 
 
 class TrainTokenizerConfig(Config):
