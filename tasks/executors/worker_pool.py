@@ -141,11 +141,14 @@ class _Pool(Generic[ItemT, ResultT]):
         if error is not None:
             raise error from _WorkerTraceback(trace)
         self.results[worker.index] = result
-        if self.left:
+        if self.left and worker.process.exitcode is None:
             self._give(worker)
             worker.send()
-        else:
-            self._remove(worker)
+            return
+        if self.left:  # killed since it answered: no item was lost, and none loses a life
+            death = self.reader.read(worker.process.pid, worker.process.exitcode)
+            log.warning("a worker was lost between two items: %s; another takes its place", death)
+        self._remove(worker)
 
     def _lose(self, worker: "_Worker", death: Death) -> None:
         self._remove(worker)
