@@ -65,7 +65,7 @@ class BlockCache:
     def __init__(self, attention_layers: int, states: Sequence[Any] = (), capacity: int = 0) -> None:
         self.attention = [KeyValues(capacity) for _ in range(attention_layers)]
         self.states = list(states)
-        """The recurrent states of the other layers."""
+        """The recurrent states of the other layers; each has `clone()`."""
         self.rows_BK: Tensor | None = None
         """The place in its row at which each key was read; None: all are remembered, in order."""
         self.visible_BK: Tensor | None = None

@@ -20,5 +20,8 @@ class ModelState:
 
 
 def model_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and persistent buffers of a whole model, in host memory where they are."""
+    """Return the parameters and persistent buffers of a whole model, in host memory where they are.
+
+    An engine whose model holds parts of tensors gathers them first.
+    """
     return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}

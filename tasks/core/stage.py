@@ -19,9 +19,9 @@ SourceFunction = Callable[[Any], Mapping[str, str]]
 class Stage:
     """A step of the pipeline: a pure function from config and artifacts to parts, with its identity.
 
-    To add one: a folder with a `stage.py` that holds such an object and imports nothing heavy, a `build.py` that
-    does the work, and a line in flows/stages.py or an entry point of the group `pile_pipeline.stages`. A recipe
-    then has a section of its name.
+    To add one: a folder with a `stage.py` that holds such an object and imports nothing heavy, a `config.py`, a
+    `build.py` that does the work, and a line in flows/stages.py or an entry point of the group
+    `pile_pipeline.stages`. A recipe then has a section of its name.
 
     What a stage promises: the same config, inputs and sources give the same content, whatever machine, number of
     workers or earlier attempt; work is committed part by part and a part that is committed is not done again;

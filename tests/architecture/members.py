@@ -36,6 +36,9 @@ BUILT_IN = frozenset(name for kind in (str, bytes, list, dict, set, Enum, Path) 
 }
 """Attributes that things have which are no members: their names tell nothing."""
 
+VERSIONS = frozenset({"version", "family_version"})
+"""Values that every member raises when its time comes: the first to do so is no special case."""
+
 PLAIN_TYPES = frozenset({"int", "float", "str", "bytes", "bool", "list", "tuple", "dict", "set", "type"})
 
 CONFIGS = ("config", "shape", "config_type")
@@ -247,7 +250,7 @@ def _set_by(member: Any) -> set[str]:
         member = get_type_hints(member)["return"]
     parts = [member, *(getattr(member, name, None) for name in CONFIGS)]
     classes = [part if isinstance(part, type) else type(part) for part in parts if part is not None]
-    return {name for each in classes for name in _overridden(each)}
+    return {name for each in classes for name in _overridden(each)} - VERSIONS
 
 
 def _overridden(member: type) -> Iterator[str]:

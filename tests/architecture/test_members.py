@@ -281,10 +281,12 @@ def test_a_flag_that_one_member_alone_sets_is_found() -> None:
         is_fast = False
         is_old = False
         limit = 3
+        version = 1
 
     class One(Base):
         is_fast = True
         is_old = True
+        version = 2
 
     class Other(Base):
         is_old = True

@@ -32,7 +32,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def adamw_moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """Return the moments of an optimizer whose parameters are those of the model."""
+    """Return the moments of an optimizer whose parameters are those of the model, whole tensors on every rank."""
     return {
         moment: {name: optimizer.state[p][moment].detach().cpu() for name, p in model.named_parameters()}
         for moment in MOMENTS

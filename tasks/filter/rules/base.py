@@ -67,7 +67,7 @@ class Rule(ABC, Generic[ConfigT]):
 
     - It judges any text without raising: none at all, one line of megabytes, any writing system.
     - The judgement follows from the config and the text: no other document, clock, random number or machine has
-      a part in it.
+      a part in it. A model that it asks comes with a pinned package, or its SHA-256 is a field.
     - A reason says which bound was broken and never what was measured: the reasons of a config are few.
     - What it has rewritten it keeps when asked again.
     - It changes nothing that the view returns.
