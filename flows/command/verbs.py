@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flows.command.gpus import GPUS
+from flows.command.models.gpus import GPUS
 
 Parser = argparse.ArgumentParser
 
@@ -125,31 +125,32 @@ def _port(text: str) -> int:
     return int(text)
 
 
-RUN, STORE = "flows.command.run", "flows.command.store"
+RUN, PLAN = "flows.command.running.run", "flows.command.running.plan"
+SHOW, UPKEEP = "flows.command.store.show", "flows.command.store.upkeep"
 
 VERBS = {
     "run": Verb(
         "run a recipe; finished stages are taken, not made again", f"{RUN}:run", _target,
         has_json=False, leaves_parts=True,
     ),
-    "plan": Verb("say what a run would do; writes nothing", f"{RUN}:plan", _target),
-    "why": Verb("explain why one stage is cached, would run or waits", f"{RUN}:why", _why),
-    "ls": Verb("list artifacts, or runs", f"{STORE}:ls", _ls),
-    "show": Verb("show a run or an artifact", f"{STORE}:show", _show),
-    "lineage": Verb("show what an artifact was made from", f"{STORE}:lineage", _lineage),
-    "verify": Verb("read every record and file; name those that are damaged", f"{STORE}:verify", _verify),
-    "gc": Verb("find what no pin and no recent run needs", f"{STORE}:gc", _gc),
-    "pin": Verb("list pins, or keep an artifact from garbage collection", f"{STORE}:pin", _pin),
-    "recipes": Verb("list the recipes, or the fields of one", f"{RUN}:recipes", _recipes),
+    "plan": Verb("say what a run would do; writes nothing", f"{PLAN}:plan", _target),
+    "why": Verb("explain why one stage is cached, would run or waits", f"{PLAN}:why", _why),
+    "ls": Verb("list artifacts, or runs", f"{SHOW}:ls", _ls),
+    "show": Verb("show a run or an artifact", f"{SHOW}:show", _show),
+    "lineage": Verb("show what an artifact was made from", f"{SHOW}:lineage", _lineage),
+    "verify": Verb("read every record and file; name those that are damaged", f"{UPKEEP}:verify", _verify),
+    "gc": Verb("find what no pin and no recent run needs", f"{UPKEEP}:gc", _gc),
+    "pin": Verb("list pins, or keep an artifact from garbage collection", f"{UPKEEP}:pin", _pin),
+    "recipes": Verb("list the recipes, or the fields of one", "flows.command.running.recipes:recipes", _recipes),
     "plugins": Verb(
         "list the members of every seam, of other packages too, or the fields of one",
         "flows.command.plugins:plugins", _plugins,
     ),
     "estimate": Verb(
-        "say what a model is and what its training takes", "flows.command.estimate:estimate", _estimate
+        "say what a model is and what its training takes", "flows.command.models.estimate:estimate", _estimate
     ),
     "generate": Verb(
-        "continue texts with a trained or published model", "flows.command.generate:generate", _generate
+        "continue texts with a trained or published model", "flows.command.models.generate:generate", _generate
     ),
     "up": Verb(
         "start a Prefect server with its UI, workers and the deployments", "flows.command.up:up", _up,

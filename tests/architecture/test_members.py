@@ -27,11 +27,11 @@ STAGE_MODULES = frozenset(entry.reference.partition(":")[0] for entry in STAGES.
 
 ALLOWED: dict[str, list[tuple[str, str, str]]] = {
     "finds the section that says how long sequences are, and the one that says how large the vocabulary is": [
-        ("flows.command.estimate", "import", "tasks.pack.config"),
-        ("flows.command.estimate", "import", "tasks.train_tokenizer.config"),
+        ("flows.command.models.estimate", "import", "tasks.pack.config"),
+        ("flows.command.models.estimate", "import", "tasks.train_tokenizer.config"),
     ],
     "the stage whose artifact is a model is what `pile generate` takes when nothing is said": [
-        ("flows.command.generate", "name", "train"),
+        ("flows.command.models.generate", "name", "train"),
     ],
     "the section that a union of members stands in": [
         ("flows.recipes.reading", "name", "download"),
@@ -44,8 +44,8 @@ ALLOWED: dict[str, list[tuple[str, str, str]]] = {
         ("tasks.reports.evaluation", "field", "max_bytes_per_subset"),
     ],
     "a word of its own that a member happens to be called by": [
-        ("flows.command.store", "name", "file"),
-        ("flows.command.store", "name", "files"),
+        ("flows.command.store.show", "name", "file"),
+        ("flows.command.store.upkeep", "name", "files"),
         ("model.families.gpt2.formulas", "field", "feed_forward"),
         ("model.pretrained.check", "field", "eos_token_id"),
         ("model.pretrained.check", "name", "code"),

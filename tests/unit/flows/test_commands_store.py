@@ -10,7 +10,7 @@ import pytest
 
 import flows
 from flows.command.main import build_parser
-from flows.command.store import find_run
+from flows.command.store.finding import find_run
 from storage.artifacts.records import Run, RunStage, now
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from flows.command.generate import decode_pieces
 from flows.command.main import _Terminated, build_parser, main
+from flows.command.models.generate import decode_pieces
 from model.evaluation.classify import classify
 from model.export.saving import save_weights
 from model.families.base import ModelConfig

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from flows.command.gpus import find_gpu
+from flows.command.models.gpus import find_gpu
 from flows.command.output import print_json
 from flows.recipes.reading import find_recipe
 from flows.recipes.registry import RECIPES

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from flows.command.output import print_json
-from flows.command.store import existing_store, find_artifact
+from flows.command.store.finding import existing_store, find_artifact
 from flows.tables import text_table
 from model.evaluation.classify import classify
 from model.generation.generate import stream

@@ -1,0 +1,1 @@
+"""The verbs about models: on paper, and continuing texts."""

@@ -1,0 +1,1 @@
+"""The verbs that look at the store, and after it."""

@@ -1,0 +1,75 @@
+"""What the verbs are asked for, found in the store or refused with the way to find it."""
+
+import logging
+
+from flows.runs import open_store
+from flows.stages import STAGES
+from storage.artifacts.layout import ARTIFACTS, NAME, PINS, RUNS
+from storage.artifacts.records import Pin, Run, decode_record
+from storage.artifacts.store import Artifact, Store
+from storage.errors import CorruptRecordError, InputError
+
+log = logging.getLogger(__name__)
+
+
+def existing_store(url: str | None) -> Store:
+    """Open a store to look at it. Raises: InputError if there is none: a misspelt place is not an empty store."""
+    store = open_store(url)
+    if not store.paths(RUNS) and not store.paths(ARTIFACTS):
+        raise InputError(
+            f"there is no store at {store.url}, neither artifacts nor runs; correct --store or PILE_STORE, or "
+            f"make one with `pile run`"
+        )
+    return store
+
+
+def readable_pins(store: Store) -> tuple[list[Pin], bool]:
+    """Return the pins that can be read, and whether one cannot, which is said on the log."""
+    pins, damaged = [], False
+    for path in store.paths(PINS):
+        try:
+            pins.append(decode_record(Pin, store.backend.read(path), f"{store.url}/{path}"))
+        except FileNotFoundError:  # removed while we looked
+            continue
+        except CorruptRecordError as error:
+            damaged = True
+            log.warning("%s", error)
+    return pins, damaged
+
+
+def find_artifact(store: Store, what: str) -> Artifact:
+    """Return the artifact called `stage/key`, or that of a stage in the newest run.
+
+    Raises: InputError if there is none.
+    """
+    stage, _, key = what.partition("/")
+    STAGES.get(stage)
+    if not key:
+        finished = [
+            s for r in store.runs() for s in r.stages if s.stage == stage and s.state in ("done", "cached")
+        ]
+        if not finished:
+            raise InputError(f"no run in {store.url} has finished {stage}; see `pile ls`")
+        key = finished[-1].key
+    if (artifact := store.find(stage, key)) is None:
+        raise InputError(f"there is no finished artifact {stage}/{key} in {store.url}; see `pile ls`")
+    return artifact
+
+
+def find_run(store: Store, what: str | None) -> Run:
+    """Return a run by its id, the newest of a recipe, or the newest of all.
+
+    Raises: InputError if there is none; CorruptRecordError if it is there but cannot be read.
+    """
+    if what is not None and NAME.fullmatch(what) and (named := store.run(what)) is not None:
+        return named  # without a look at the others, of which there may be thousands
+    for found in reversed(list(store.runs())):
+        if what is None or what in (found.run_id, found.recipe_name):
+            return found
+    if what is None and (paths := store.paths(RUNS)):
+        raise CorruptRecordError(
+            f"the record of a run must be readable to show it, but none of these can be read: "
+            f"{', '.join(f'{store.url}/{path}' for path in paths)}; restore one, or show an artifact by its "
+            f"stage/key, see `pile ls`"
+        )
+    raise InputError(f"there is no run {f'{what!r} ' if what else ''}in {store.url}; see `pile ls --runs`")
