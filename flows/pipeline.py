@@ -7,6 +7,7 @@ in `tasks/`.
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -14,9 +15,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 
 from flows.chain import ALL, Step
-from flows.runs import Request, new_run_id, run_stages
+from flows.runs.request import Request, new_run_id
+from flows.runs.run_stages import run_stages
 from flows.summary import summary_markdown
 from storage.artifacts.store import Artifact
+from tasks.core.context import Progress
 from tasks.core.prefect_task import run_as_task
 from tasks.core.stage import RunContext, StageResult
 
@@ -60,9 +63,10 @@ def run_with_prefect(request: Request, run_id: str) -> dict[str, StageResult]:
     )
     states: dict[str, State[StageResult]] = {}
 
-    def execute(step: Step, inputs: Mapping[str, Artifact], force: bool) -> StageResult:
+    def execute(step: Step, inputs: Mapping[str, Artifact], force: bool, progress: Progress) -> StageResult:
         after = [states[name] for name in step.inputs.values()]
-        state = run_as_task(step.stage, step.config, inputs, context, force=force, after=after)
+        watched = replace(context, progress=progress)
+        state = run_as_task(step.stage, step.config, inputs, watched, force=force, after=after)
         states[step.stage.name] = state
         return state.result()
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flows.runs import Request
+from flows.runs.request import Request
 from flows.tables import counted, markdown_table, size
 from storage.artifacts.store import Artifact
 from tasks.core.context import TABLES

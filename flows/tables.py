@@ -1,9 +1,16 @@
 """Numbers and rows as text for people: on a terminal, and in Markdown."""
 
+from itertools import zip_longest
+from shutil import get_terminal_size
+from textwrap import TextWrapper
 from typing import Any
 
 CELL_CHARACTERS = 100
 """Longer cells are cut in the summary page: a sampled text would widen it beyond the screen."""
+
+
+GAP = "  "
+"""Between two columns of a text table."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -20,20 +27,64 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def text_table(rows: list[dict[str, Any]]) -> str:
-    """Return rows as aligned plain text with a head line; numbers to the right."""
+def duration(seconds: float) -> str:
+    """Return a time for people: `0.4 s`, `12 s`, `3:05`, `2:03:05`, `3 d 4 h`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def text_table(rows: list[dict[str, Any]], *, cut: bool = False) -> str:
+    """Return rows as aligned plain text with a head line; numbers to the right.
+
+    As wide as the terminal, and 80 columns where there is none: cells of several words are broken into lines,
+    or `cut` to one.
+    """
     if not rows:
         return "(none)"
     names = list(rows[0])
-    cells = [[_cell(row.get(name, "")) for name in names] for row in rows]
-    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
+    cells = [names, *([_cell(row.get(name, "")) for name in names] for row in rows)]
     numeric = [all(isinstance(row.get(name), int | float) for row in rows) for name in names]
+    widths = _widths([list(column) for column in zip(*cells, strict=True)], get_terminal_size().columns)
+    lines = []
+    for row in cells:
+        in_width = _cut if cut and row is not names else _broken
+        broken = [in_width(text, width) for text, width in zip(row, widths, strict=True)]
+        for parts in zip_longest(*broken, fillvalue=""):
+            fields = zip(parts, widths, numeric, strict=True)
+            line = GAP.join(text.rjust(w) if right else text.ljust(w) for text, w, right in fields)
+            lines.append(line.rstrip())
+    return "\n".join(lines)
 
-    def aligned(line: list[str]) -> str:
-        fields = zip(line, widths, numeric, strict=True)
-        return "  ".join(text.rjust(w) if right else text.ljust(w) for text, w, right in fields).rstrip()
 
-    return "\n".join([aligned(names), *(aligned(line) for line in cells)])
+def _widths(columns: list[list[str]], room: int) -> list[int]:
+    """Return the widths of the columns: the widest give way, as far as their longest words let them."""
+    widths = [max(map(len, column)) for column in columns]
+    least = [max(len(word) for cell in column for word in (cell.split() or [""])) for column in columns]
+    excess = sum(widths) + len(GAP) * (len(widths) - 1) - room
+    while excess > 0:
+        widest = max(range(len(widths)), key=lambda index: (widths[index] > least[index], widths[index]))
+        if widths[widest] == least[widest]:
+            break  # no word is cut: a key or a path must be copied whole
+        widths[widest] -= 1
+        excess -= 1
+    return widths
+
+
+def _cut(text: str, width: int) -> list[str]:
+    return [text if len(text) <= width else f"{text[: width - 1]}…"]
+
+
+def _broken(text: str, width: int) -> list[str]:
+    if len(text) <= width:
+        return [text]
+    return TextWrapper(width, break_long_words=False, break_on_hyphens=False).wrap(text)
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> list[str]:

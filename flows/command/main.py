@@ -1,6 +1,7 @@
 """The `pile` command: reads arguments, turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 bad input. What a verb does is imported when it is chosen: `pile --help` is quick.
+Exit codes: 0 done, 1 failed, 2 bad input, 75 told to stop and can be continued, 130 Ctrl-C. What a verb does is
+imported when it is chosen: `pile --help` is quick.
 """
 
 import argparse
@@ -11,8 +12,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TextIO
 
 from flows.command.verbs import VERBS, Verb
+from flows.runs.stopping import STOPPED_EXIT_CODE, is_termination, raise_when_told
 from storage.errors import Fault, InputError
 from storage.registry import load
 from tasks.core.loggers import LOGGERS
@@ -21,67 +24,78 @@ DEBUG = "PILE_DEBUG"
 """Environment variable that shows the whole trace of an error."""
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the program is, so that everything is cleaned up on the way out."""
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error at that moment: a terminal that draws a run takes its place meanwhile."""
 
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
 
-def _terminate(*_: object) -> None:
-    raise _Terminated
+    @stream.setter
+    def stream(self, _: TextIO) -> None:
+        pass
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
     options = build_parser().parse_args(arguments)
     verb: Verb = options.verb
-    signal.signal(signal.SIGTERM, _terminate)
+    raise_when_told()
     if verb.serves:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    _show_log_lines(logging.WARNING if options.quiet else logging.INFO)
+    _show_log_lines(_log_level(options))
     try:
         code = int(load(verb.reference)(options))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has seen enough, as in `pile ls | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except _Terminated:
-        code = _fail(f"terminated{_goes_on(verb)}", 143)
-    except KeyboardInterrupt:
-        code = _fail(f"interrupted{_goes_on(verb)}", 130)
-    except InputError as error:
-        code = _fail(str(error), 2)
-    except Fault as error:
-        code = _fail(str(error), 1)
-    except NotADirectoryError as error:
-        code = _fail(f"{error.filename} must be inside a folder, but a file is in the way; use another --store", 2)
-    except OSError as error:
-        code = _fail(_explain(error), 1)
-    except Exception as error:  # noqa: BLE001 - the last line of defence before the user
-        code = _fail(f"unexpected {type(error).__name__}: {error}; set {DEBUG}=1 to see where", 1)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the last line of defence before the user
+        message, code = _outcome(error, verb)
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        print("\n".join([f"pile: {message}", *vars(error).get("__notes__", ())]), file=sys.stderr)
     sys.exit(code)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
     parser = argparse.ArgumentParser(prog="pile", description="From raw text to a published language model.")
-    parser.add_argument("--quiet", action="store_true", help="no log lines, only results and errors")
+    _add_loudness(parser, default=False)
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     for name, verb in VERBS.items():
         added = verbs.add_parser(name, help=verb.about, description=verb.about)
         added.set_defaults(verb=verb)
         added.add_argument("--store", help="folder or s3:// URL (default: PILE_STORE, else ./pile-store)")
+        _add_loudness(added, default=argparse.SUPPRESS)
         verb.options(added)
         if verb.has_json:
             added.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
+def _add_loudness(parser: argparse.ArgumentParser, default: bool | str) -> None:
+    """Add options that may stand before the verb and behind it."""
+    parser.add_argument("--quiet", action="store_true", default=default, help="only results and errors")
+    parser.add_argument("--verbose", action="store_true", default=default, help="show every log line")
+
+
+def _log_level(options: argparse.Namespace) -> int:
+    """Return the level from which on log lines are shown. A run shows how far it is instead; its log has all."""
+    if options.quiet:
+        return logging.ERROR
+    return logging.INFO if options.verbose or not options.verb.runs else logging.WARNING
+
+
 def _show_log_lines(level: int) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setLevel(level)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     for name in LOGGERS:
         logger = logging.getLogger(name)
-        logger.setLevel(level)
+        logger.setLevel(logging.INFO)
         logger.addHandler(handler)
         logger.propagate = False  # Prefect's lines, traces included, go to its own log and not to our console
 
@@ -99,15 +113,21 @@ def _explain(error: OSError) -> str:
     return f"the operating system refused: {error}"
 
 
-def _goes_on(verb: Verb) -> str:
-    return "; the next run continues from the parts that are finished" if verb.leaves_parts else ""
-
-
-def _fail(message: str, code: int) -> int:
-    if os.environ.get(DEBUG):
-        traceback.print_exc()
-    print(f"pile: {message}", file=sys.stderr)
-    return code
+def _outcome(error: BaseException, verb: Verb) -> tuple[str, int]:
+    """Return what is said of what ended a command, and its exit code."""
+    if is_termination(error):
+        return "cancelled", STOPPED_EXIT_CODE if verb.runs else 128 + signal.SIGTERM
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 128 + signal.SIGINT
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, Fault):
+        return str(error), 1
+    if isinstance(error, NotADirectoryError):
+        return f"{error.filename} must be inside a folder, but a file is in the way; use another --store", 2
+    if isinstance(error, OSError):
+        return _explain(error), 1
+    return f"unexpected {type(error).__name__}: {error}; set {DEBUG}=1 to see where", 1
 
 
 if __name__ == "__main__":

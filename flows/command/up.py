@@ -3,7 +3,7 @@
 import argparse
 import functools
 
-from flows.runs import open_store
+from flows.runs.request import open_store
 from flows.service.up import LocalServices
 
 

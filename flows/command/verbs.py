@@ -18,8 +18,8 @@ class Verb:
     """Its function, as `module:attribute`; takes the parsed options and returns the exit code."""
     options: Callable[[Parser], None] = lambda parser: None
     has_json: bool = True
-    leaves_parts: bool = False
-    """Whether a later run goes on where it was interrupted."""
+    runs: bool = False
+    """Whether it runs stages: it shows how far they are, and another one goes on where it was stopped."""
     serves: bool = False
     """Whether Ctrl-C is how it ends, also in a shell's background job, which starts with it ignored."""
 
@@ -36,6 +36,20 @@ def _target(parser: Parser) -> None:
     _recipe(parser)
     parser.add_argument("--target", default="all", metavar="STAGE", help="the last stage wanted (all)")
     parser.add_argument("--force", action="append", default=[], metavar="STAGE", help="run this stage again")
+
+
+def _run(parser: Parser) -> None:
+    _target(parser)
+    parser.add_argument("--detach", action="store_true", help="go on in the background; see status, logs, cancel")
+
+
+def _one_run(parser: Parser) -> None:
+    parser.add_argument("run", nargs="?", help="run id or recipe name (default: the newest, or the one at work)")
+
+
+def _logs(parser: Parser) -> None:
+    _one_run(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
 
 
 def _why(parser: Parser) -> None:
@@ -125,14 +139,17 @@ def _port(text: str) -> int:
     return int(text)
 
 
-RUN, PLAN = "flows.command.running.run", "flows.command.running.plan"
+RUN, PLAN, CONTROL = (f"flows.command.running.{name}" for name in ("run", "plan", "control"))
 SHOW, UPKEEP = "flows.command.store.show", "flows.command.store.upkeep"
 
 VERBS = {
     "run": Verb(
-        "run a recipe; finished stages are taken, not made again", f"{RUN}:run", _target,
-        has_json=False, leaves_parts=True,
+        "run a recipe; finished stages are taken, not made again", f"{RUN}:run", _run,
+        runs=True,
     ),
+    "status": Verb("say what runs, how far it is and when it will be done", f"{CONTROL}:status", _one_run),
+    "logs": Verb("print the log of a run", f"{CONTROL}:logs", _logs, has_json=False),
+    "cancel": Verb("stop a run, from any machine that sees the store", f"{CONTROL}:cancel", _one_run),
     "plan": Verb("say what a run would do; writes nothing", f"{PLAN}:plan", _target),
     "why": Verb("explain why one stage is cached, would run or waits", f"{PLAN}:why", _why),
     "ls": Verb("list artifacts, or runs", f"{SHOW}:ls", _ls),

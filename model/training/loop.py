@@ -95,6 +95,7 @@ class Training:
         self.losses = list(self.start.losses)
         self.grad_norm = 0.0
         self.warned = False
+        self.note = ""
         self.window = (self.started, self.tokens)
         copy = None
         if self.is_main and job.wandb != "disabled":
@@ -174,6 +175,7 @@ class Training:
                 **parts,
             }
         )
+        self.note = f"loss {loss:.3f}"
         self._say("loss %.4f, lr %.2e, grad norm %.2f, %d tokens/s", loss, lr, self.grad_norm, speed)
 
     def _evaluate(self) -> None:
@@ -265,7 +267,7 @@ class Training:
     def _say(self, message: str, *values: object) -> None:
         if self.is_main:
             text = f"step {self.step}/{self.config.max_steps}: {message}"
-            log.info(text, *values, extra={"progress": self.step})
+            log.info(text, *values, extra={"progress": self.step, "note": self.note})
 
 
 def label_counts(config: ModelConfig, data: PackedData) -> LabelCounts:

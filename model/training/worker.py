@@ -130,7 +130,7 @@ class _JsonFormatter(logging.Formatter):
             message += "\n" + self.formatException(record.exc_info)
         line = {"level": record.levelno, "logger": record.name, "message": message}
         if (progress := getattr(record, "progress", None)) is not None:
-            line["progress"] = progress
+            line |= {"progress": progress, "note": getattr(record, "note", "")}
         return json.dumps(line)
 
 

@@ -4,7 +4,7 @@ import re
 
 from storage.errors import InputError
 
-ARTIFACTS, RUNS, PINS, LEASES = "artifacts", "runs", "pins", "leases"
+ARTIFACTS, RUNS, PINS, LEASES, LOGS, CANCELS = "artifacts", "runs", "pins", "leases", "logs", "cancels"
 """The folders of a store."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -49,3 +49,8 @@ def checked_name(name: str) -> str:
             f"found {name!r}"
         )
     return name
+
+
+def log_path(run_id: str, number: int) -> str:
+    """Return the path of a piece of the log of a run; pieces are numbered from 0."""
+    return f"{LOGS}/{checked_name(run_id)}/{number:05d}.log"

@@ -8,13 +8,12 @@ import hashlib
 import logging
 import math
 import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 
+from storage.artifacts.processes import host_identity, start_of_process
 from storage.artifacts.records import LeaseRecord, decode_record, encode_record
 from storage.backends.base import StoreBackend
 from storage.errors import CorruptRecordError, Fault, LeaseLostError
@@ -58,7 +57,7 @@ class Lease:
             run_id=run_id,
             host=host_identity(),
             process_id=os.getpid(),
-            process_start=_process_start(os.getpid()),
+            process_start=start_of_process(os.getpid()),
             renewals=0,
             expires=0.0,
         )
@@ -184,26 +183,5 @@ class Lease:
 def holder_is_gone(record: LeaseRecord) -> bool:
     """Tell what one look at a lease tells: its holder has ended, or should long have renewed it."""
     if record.host == host_identity() and record.process_start:
-        return _process_start(record.process_id) != record.process_start
+        return start_of_process(record.process_id) != record.process_start
     return time.time() > record.expires + CLOCK_SKEW_SECONDS
-
-
-def host_identity() -> str:
-    """Name this machine, boot and process namespace: inside one, process numbers can be compared."""
-    parts = [socket.gethostname()]
-    try:
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    except OSError:  # not Linux: process starts are unknown there too, so only expiry counts
-        pass
-    return " ".join(parts)
-
-
-def _process_start(process_id: int) -> str:
-    """Return when a process started, in kernel ticks; empty if it is gone or cannot be asked."""
-    try:
-        status = Path(f"/proc/{process_id}/stat").read_text()
-    except OSError:
-        return ""
-    fields = status.rpartition(")")[2].split()  # the name before ')' may itself hold spaces
-    return "" if fields[0] == "Z" else fields[19]

@@ -113,8 +113,11 @@ class Manifest(Record):
     seconds: float
 
 
-RunState = Literal["running", "done", "failed"]
-StageState = Literal["running", "cached", "done", "failed"]
+Stopped = Literal["failed", "cancelled", "interrupted", "crashed"]
+"""How a run stopped before its end: an error; SIGTERM, SIGHUP or `pile cancel`; Ctrl-C; kill -9 or a power cut."""
+
+RunState = Literal["running", "done"] | Stopped
+StageState = Literal["running", "cached", "done"] | Stopped
 
 
 class RunStage(BaseModel):
@@ -127,14 +130,33 @@ class RunStage(BaseModel):
     state: StageState
     seconds: float = 0.0
     content_digest: str = ""
+    started: str = ""
+    done: int = 0
+    total: int = 0
+    """How far the stage came, in `unit`; 0 of 0 if it never said."""
+    unit: str = ""
+    note: str = ""
+    """What else it said last, such as the loss."""
+    eta_seconds: float | None = None
+    """Time that was left when it said so."""
+
+
+def _told_apart(run: JsonDict) -> JsonDict:
+    """Return a run of schema version 1 in the words of version 2: each way to stop has its own."""
+    error = run["error"].partition(":")[0]
+    names = {"KeyboardInterrupt": "interrupted", "_Terminated": "cancelled", "TerminationSignal": "cancelled"}
+    state = names.get(error, "failed")
+    stages = [{**stage, "state": state} if stage["state"] == "failed" else stage for stage in run["stages"]]
+    return {**run, "state": state, "stages": stages} if run["state"] == "failed" else run
 
 
 class Run(Record):
-    """One execution of the pipeline: which recipe, which artifacts."""
+    """One execution of the pipeline: which recipe, which artifacts, how far."""
 
     kind = "run"
-    schema_version = 1
+    schema_version = 2
     if_deleted = "; then only the history of that run is lost"
+    upgrades: ClassVar = {1: _told_apart}
 
     run_id: str
     recipe_name: str
@@ -146,6 +168,29 @@ class Run(Record):
     started: str
     finished: str = ""
     error: str = ""
+    """Why it stopped, if not at its end."""
+    of: int = 0
+    """Stages that it needs in all."""
+    command: str = ""
+    """The command that asks for the same again, and so continues it."""
+    machine: str = ""
+    """Identity of the machine, so that whoever looks from the same one can ask whether the process lives."""
+    process_id: int = 0
+    process_start: str = ""
+    updated: str = ""
+    """When it was last heard of: a run that goes on says so at least once a minute."""
+
+
+class Cancel(Record):
+    """The wish that a run stops, from any machine that sees the store."""
+
+    kind = "cancel"
+    schema_version = 1
+    if_deleted = "; then the run goes on"
+
+    run_id: str
+    asked: str
+    host: str
 
 
 class Pin(Record):

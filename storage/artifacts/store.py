@@ -3,7 +3,8 @@
 artifacts/<stage>/<key>/manifest.json         written last: it exists exactly when the artifact is finished
                         parts/<part>.json     written after the part's files
                         data/ reports/        files under names that hold the attempt and the content
-leases/<stage>/<key>.json   runs/<run-id>.json   pins/<name>.json
+leases/<stage>/<key>.json   pins/<name>.json
+runs/<run-id>.json   logs/<run-id>/<number>.log   cancels/<run-id>.json
 scratch/                                      work in progress, local stores only
 """
 
@@ -11,12 +12,14 @@ import hashlib
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.artifacts.layout import (
     ARTIFACTS,
+    CANCELS,
     LEASES,
     PINS,
     RUNS,
@@ -29,6 +32,7 @@ from storage.artifacts.layout import (
 from storage.artifacts.lease import Lease
 from storage.artifacts.local_copies import fetched_copy, fetched_folder
 from storage.artifacts.records import (
+    Cancel,
     InputRef,
     Manifest,
     Pin,
@@ -127,6 +131,19 @@ class Store:
     def runs(self) -> Iterator[Run]:
         """Yield all readable run records, oldest first."""
         yield from sorted(self._records(Run, RUNS), key=lambda run: run.started)
+
+    def ask_to_stop(self, run_id: str) -> None:
+        """Leave the wish that a run stops where its process looks for it."""
+        wish = Cancel(run_id=run_id, asked=now(), host=socket.gethostname())
+        self.backend.write(record_path(CANCELS, run_id), encode_record(wish))
+
+    def is_to_stop(self, run_id: str) -> bool:
+        """Tell whether somebody wants a run to stop."""
+        return self._read(Cancel, record_path(CANCELS, run_id)) is not None
+
+    def forget_wish(self, run_id: str) -> None:
+        """Remove what `ask_to_stop` has left."""
+        self.backend.delete(record_path(CANCELS, run_id))
 
     def write_pin(self, name: str, stage: str, key: str) -> Pin:
         """Keep an artifact, and what it was made from, from garbage collection.

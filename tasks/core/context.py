@@ -2,12 +2,12 @@
 
 import json
 import logging
-import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from storage.artifacts.records import Part, StoredFile
 from storage.artifacts.writer import ArtifactWriter
+from tasks.core.cores import usable_cores
 from tasks.core.execution import Execution
 
 log = logging.getLogger(__name__)
@@ -15,8 +15,16 @@ log = logging.getLogger(__name__)
 TABLES = "tables.json"
 """Report role: titles and rows of the tables that the Prefect UI and `pile show` print."""
 
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, unit) as a stage advances."""
+
+class Progress(Protocol):
+    """Is told how far a stage is."""
+
+    def __call__(self, done: int, total: int, unit: str, note: str = "", /) -> None:
+        """Take that `done` of `total` units are done, and what else there is to say, such as the loss."""
+
+
+def nobody_watches(done: int, total: int, unit: str, note: str = "", /) -> None:
+    """Be the progress of which nobody wants to know."""
 
 
 class StageContext:
@@ -25,7 +33,7 @@ class StageContext:
     def __init__(self, writer: ArtifactWriter, execution: Execution, progress: Progress) -> None:
         self.writer = writer
         self.execution = execution
-        self.workers = execution.workers or os.cpu_count() or 1
+        self.workers = execution.workers or usable_cores()
         self.progress = progress
         self.reports: list[StoredFile] = []
         self._tables: dict[str, list[dict[str, Any]]] = {}

@@ -132,8 +132,8 @@ class _ProgressArtifact:
         self.artifact: UUID | None = None
         self.shown_at = 0.0
 
-    def __call__(self, done: int, total: int, unit: str) -> None:
-        self.inner(done, total, unit)
+    def __call__(self, done: int, total: int, unit: str, note: str = "", /) -> None:
+        self.inner(done, total, unit, note)
         finished = done >= total
         if total <= 0 or (not finished and time.monotonic() - self.shown_at < PROGRESS_SECONDS):
             return

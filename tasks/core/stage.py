@@ -8,7 +8,7 @@ from storage.artifacts.records import InputRef, JsonDict, Part
 from storage.artifacts.store import Artifact, Store
 from storage.canonical import artifact_key
 from storage.config import Config
-from tasks.core.context import Progress
+from tasks.core.context import Progress, nobody_watches
 from tasks.core.execution import Execution
 
 BuildFunction = Callable[..., Sequence[Part]]
@@ -76,7 +76,7 @@ class RunContext:
     run_id: str
     recipe: JsonDict
     execution: Execution
-    progress: Progress = lambda done, total, unit: None
+    progress: Progress = nobody_watches
 
 
 @dataclass(frozen=True)

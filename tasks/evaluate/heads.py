@@ -18,6 +18,7 @@ from model.evaluation.classify import classify
 from model.pretrained.trained_model import TrainedModel
 from storage.artifacts.store import Artifact
 from storage.formats.probes import MIN_PROBED_TOKENS, NO_LABEL, PROBE_TOKENS
+from tasks.core.context import Progress, nobody_watches
 from tasks.evaluate.head_baselines import Baselines
 from tasks.evaluate.labelled_documents import (
     Classes,
@@ -40,8 +41,6 @@ STRIPPED: dict[str, Callable[[str], str]] = {"tone": without_question_marks, "fi
 
 DIGITS = 4
 
-Progress = Callable[[int, int, str], None]
-
 
 def measure_heads(
     trained: TrainedModel,
@@ -49,7 +48,7 @@ def measure_heads(
     model: Artifact,
     corpus: Artifact,
     batch_tokens: int,
-    progress: Progress = lambda done, total, unit: None,
+    progress: Progress = nobody_watches,
 ) -> dict[str, Any] | None:
     """Return what the report shows of both heads, None if the model's heads were never trained.
 
@@ -76,7 +75,7 @@ def classify_documents(
     trained: TrainedModel,
     read: Sequence[list[int]],
     batch_tokens: int,
-    progress: Progress = lambda done, total, unit: None,
+    progress: Progress = nobody_watches,
 ) -> dict[str, NDArray[np.float64]]:
     """Return the probabilities of the classes of each kind. Shapes: results (documents, classes).
 

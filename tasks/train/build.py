@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 
 from model.training.config import CHECKPOINT_PREFIX, FINAL, METRICS_LOG, REPORT, TrainConfig
@@ -11,6 +10,7 @@ from storage.artifacts.records import JsonDict, Part
 from storage.artifacts.store import Artifact
 from storage.errors import InputError
 from tasks.core.context import StageContext
+from tasks.core.cores import usable_cores
 from tasks.core.execution import Execution
 from tasks.train.process import failure, run_trainer
 
@@ -86,11 +86,6 @@ def check_execution(config: TrainConfig, execution: Execution) -> None:
             f"{config.global_batch_size} for {config.micro_batch_size} times {execution.processes}; "
             f"change one of the three"
         )
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def report_training(final: Part, report: Part | None, context: StageContext) -> None:

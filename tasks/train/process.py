@@ -11,12 +11,13 @@ import os
 import selectors
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from model.training.job import PARENT_VARIABLE, TrainerStatus, TrainingJob
 from storage.artifacts.records import JsonDict
 from storage.errors import Fault, InputError
+from tasks.core.context import Progress
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ TORCHRUN_VARIABLES = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR
 CODE = Path(__file__).parents[2]
 
 
-def run_trainer(job: TrainingJob, progress: Callable[[int, int, str], None]) -> TrainerStatus:
+def run_trainer(job: TrainingJob, progress: Progress) -> TrainerStatus:
     """Run the trainer to its end and return what it looks like from here.
 
     Whether the training succeeded, only the committed parts say: torchrun's exit code is 1 after a clean stop,
@@ -49,7 +50,7 @@ def run_trainer(job: TrainingJob, progress: Callable[[int, int, str], None]) -> 
                 continue
             _pass_on(record)
             if "progress" in record:
-                progress(record["progress"], job.config.max_steps, "steps")
+                progress(record["progress"], job.config.max_steps, "steps", record.get("note", ""))
         code = process.wait()
     return told[0] if told else TrainerStatus.of_exit(code)  # processes that fail later fail for want of the first
 

@@ -70,7 +70,7 @@ ALLOWED: dict[str, list[tuple[str, str, str]]] = {
         ("storage.backends.s3", "attribute", "getattr"),
         ("storage.backends.s3", "class", "'Credential' in type(error).__name__"),
         ("storage.sources.http.transport", "attribute", "getattr"),
-        ("tasks.train.build", "attribute", "hasattr"),
+        ("tasks.core.cores", "attribute", "hasattr"),
     ],
     "damaged files raise it": [
         ("model.export.tensors", "attribute", "AttributeError"),

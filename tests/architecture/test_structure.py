@@ -33,6 +33,7 @@ REGISTRIES = frozenset({*registries(), "flows.plugins", "flows.command.verbs"})
 
 NAMED_STRANGERS = {
     ("tasks.train.process", "model.training.worker"): "`python -m` of another process: nothing is loaded here",
+    ("flows.command.running.detach", "flows.command"): "likewise",
     (BUNDLER, f"{WORLD}.export.code.modeling_world"): "reads the source text of a module, to publish it",
     (BUNDLER, f"{WORLD}.export.code.configuration_world"): "likewise",
     (BUNDLER, f"{WORLD}.config"): "likewise",

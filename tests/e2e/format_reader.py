@@ -48,7 +48,7 @@ class StoreReader:
 
     def read(self) -> None:
         """Read everything."""
-        for folder, kind in (("runs", "run"), ("pins", "pin"), ("leases", "lease")):
+        for folder, kind in (("runs", "run"), ("cancels", "cancel"), ("pins", "pin"), ("leases", "lease")):
             for path in sorted((self.root / folder).rglob("*.json")):
                 self.record(path, kind)
         manifests = {}
@@ -77,7 +77,7 @@ class StoreReader:
             checksum = body.pop("record_sha256")
             written = json.dumps({**body, "record_sha256": checksum}, indent=1, sort_keys=True, ensure_ascii=False)
             whole = digest(body) == checksum and (written + "\n").encode() == data
-            if not whole or (body["kind"], body["schema_version"]) != (kind, 1):
+            if not whole or (body["kind"], body["schema_version"]) != (kind, 2 if kind == "run" else 1):
                 raise ValueError("checksum, bytes or kind")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             self.problems.append(f"{path}: not a record ({error})")

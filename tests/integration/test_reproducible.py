@@ -40,7 +40,8 @@ SMALL = {
 
 RUN = """
 import json, sys
-from flows.runs import Request, new_run_id, run_stages
+from flows.runs.request import Request, new_run_id
+from flows.runs.run_stages import run_stages
 from flows.chain import ALL
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
@@ -50,7 +51,7 @@ request, run_id = Request.checked("demo", overrides, ALL, force, store), new_run
 recipe = request.recipe
 context = RunContext(request.store, run_id, recipe.model_dump(mode="json"), recipe.execution)
 
-def execute(step, inputs, force):
+def execute(step, inputs, force, progress):
     return run_stage(step.stage, step.config, inputs, context, force=force, resume=not force)
 
 results = run_stages(request, run_id, execute)

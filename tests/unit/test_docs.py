@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from storage.artifacts.records import LeaseRecord, Manifest, Part, Pin, Record, Run, decode_record, encode_record
+from storage.artifacts.records import (
+    Cancel,
+    LeaseRecord,
+    Manifest,
+    Part,
+    Pin,
+    Record,
+    Run,
+    decode_record,
+    encode_record,
+)
 from storage.canonical import artifact_key, canonical_json
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +65,7 @@ COMMANDS = (
 )
 """Commands of the docs that are cheap: they are run."""
 
-EXAMPLES: tuple[type[Record], ...] = (Part, Manifest, Run, Pin, LeaseRecord)
+EXAMPLES: tuple[type[Record], ...] = (Part, Manifest, Run, Cancel, Pin, LeaseRecord)
 
 
 def text(page: Path) -> str:

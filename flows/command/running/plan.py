@@ -5,7 +5,7 @@ import argparse
 from flows.command.output import print_json
 from flows.planning import StagePlan, make_plan
 from flows.recipes.reading import parse_override
-from flows.runs import Request
+from flows.runs.request import Request
 from flows.stages import STAGES
 from flows.tables import text_table
 

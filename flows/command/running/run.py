@@ -1,32 +1,41 @@
-"""The verb that runs a recipe. Results go to standard output, log lines to standard error."""
+"""The verb that runs a recipe. Results go to standard output, what happens meanwhile to standard error."""
 
 import argparse
-import logging
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
+from flows.command.running.detach import run_detached
 from flows.command.store.finding import find_run
-from flows.command.store.show import print_run
+from flows.command.store.show import print_results
+from flows.console.json_lines import JsonLines
+from flows.console.plain import PlainConsole
 from flows.planning import make_plan
 from flows.recipes.reading import parse_override
-from flows.runs import Request, new_run_id, record_cached_run
+from flows.runs.events import Event, RunFinished, StageProgress, StageStarted, listening
+from flows.runs.request import Request, new_run_id
+from flows.runs.run_stages import record_cached_run
 from flows.service import settings
 from storage.artifacts.store import Store
-
-log = logging.getLogger(__name__)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run a recipe: through Prefect, or not at all when every stage is finished."""
     overrides = dict(parse_override(text) for text in options.overrides)
     request = Request.checked(options.recipe, overrides, options.target, options.force, options.store)
+    if options.detach:
+        return run_detached(options, request)
     plans = make_plan(request.steps, request.store, request.force)
-    if all(plan.state == "cached" for plan in plans):
-        run_id = new_run_id()
-        record_cached_run(request, run_id, plans)
-        log.info("every stage is finished, nothing to do")
-    else:
-        run_id = _run_with_prefect(options, overrides, request.store)
-    print_run(request.store, find_run(request.store, run_id))
+    with _watched(options), _way_on():
+        if all(plan.state == "cached" for plan in plans):
+            run_id = new_run_id()
+            record_cached_run(request, run_id, plans)
+        else:
+            run_id = _run_with_prefect(options, overrides, request.store)
+    if not options.json:
+        print_results(request.store, find_run(request.store, run_id))
     return 0
 
 
@@ -41,3 +50,43 @@ def _run_with_prefect(options: argparse.Namespace, overrides: dict[str, Any], st
         force=options.force,
         store=store.url,
     )
+
+
+@contextlib.contextmanager
+def _watched(options: argparse.Namespace) -> Iterator[None]:
+    """Show the run while it goes on: as JSON if asked for, drawn on a terminal, line by line elsewhere."""
+    with contextlib.ExitStack() as stack:
+        if options.json:
+            stack.enter_context(listening(JsonLines().hear))
+        elif not options.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            from flows.console.terminal import TerminalConsole  # noqa: PLC0415 - rich, for a terminal alone
+
+            console = stack.enter_context(TerminalConsole())
+            stack.enter_context(listening(console.hear))
+        elif not options.quiet:
+            stack.enter_context(listening(PlainConsole().hear))
+        yield
+
+
+@contextlib.contextmanager
+def _way_on() -> Iterator[None]:
+    """Note on what ends a run before its end how far it was, and the command that continues it."""
+    heard: dict[type[Event], Event] = {}
+    with listening(lambda event: heard.update({type(event): event})):
+        try:
+            yield
+        except BaseException as error:
+            end = heard.get(RunFinished)
+            if isinstance(end, RunFinished):
+                error.add_note(f"{_place(heard)}continue with: {end.next}")
+            raise
+
+
+def _place(heard: dict[type[Event], Event]) -> str:
+    stage, progress = heard.get(StageStarted), heard.get(StageProgress)
+    if not isinstance(stage, StageStarted):
+        return ""
+    place = f"stopped in {stage.stage}, stage {stage.number} of {stage.of}"
+    if isinstance(progress, StageProgress) and progress.stage == stage.stage:
+        place += f", at {progress.done:,} of {progress.total:,} {progress.unit}"
+    return f"{place}; "

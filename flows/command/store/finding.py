@@ -2,7 +2,7 @@
 
 import logging
 
-from flows.runs import open_store
+from flows.runs.request import open_store
 from flows.stages import STAGES
 from storage.artifacts.layout import ARTIFACTS, NAME, PINS, RUNS
 from storage.artifacts.records import Pin, Run, decode_record

@@ -1,21 +1,26 @@
 """The verbs of `pile` that look at the store, and how they find what they are asked for."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from flows.command.output import print_json
 from flows.command.store.finding import existing_store, find_artifact, find_run, readable_pins
+from flows.runs.record import state_of
+from flows.runs.request import store_option
 from flows.stages import STAGES, all_stages
 from flows.summary import describe, tables
-from flows.tables import text_table
+from flows.tables import duration, text_table
 from storage.artifacts import lineage as lineages
-from storage.artifacts.records import Run
+from storage.artifacts.records import Run, RunStage, RunState
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, CorruptRecordError
+from tasks.core.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +31,13 @@ def ls(options: argparse.Namespace) -> int:
     rows: list[dict[str, Any]]
     if options.runs:
         rows = [
-            {"run": r.run_id, "recipe": r.recipe_name, "target": r.target, "state": r.state, "started": r.started}
+            {
+                "run": r.run_id,
+                "recipe": r.recipe_name,
+                "target": r.target,
+                "state": state_of(r),
+                "started": r.started,
+            }
             for r in store.runs()
         ]
     else:
@@ -75,53 +86,81 @@ def lineage(options: argparse.Namespace) -> int:
 
 
 def print_run(store: Store, found: Run) -> int:
-    """Print what a run did, stage by stage, and where its results lie; return 1 if some of that is damaged."""
-    rows = []
-    artifacts = {}
-    damage: list[str] = []
-    for stage in found.stages:
-        artifact, holds = None, ""
+    """Print what a run did, stage by stage, and its results; return 1 if some of that is damaged."""
+    damage = _Damage()
+    state = state_of(found)
+    print(f"run {found.run_id}, recipe {found.recipe_name}, {state}{': ' + found.error if found.error else ''}")
+    print(text_table([_stage_row(store, stage, state, damage) for stage in found.stages]))
+    _print_results(store, found, damage, cut=False)
+    if state not in ("done", "running") and found.command:
+        print(f"continue   {found.command}")
+    return damage.told()
+
+
+def print_results(store: Store, found: Run) -> int:
+    """Print what people look for first after a run, and where it lies; return 1 if some of that is damaged."""
+    damage = _Damage()
+    _print_results(store, found, damage, cut=True)
+    return damage.told()
+
+
+class _Damage:
+    """Collects what is damaged while the rest is shown."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
         try:
-            artifact = store.find(stage.stage, stage.key) if stage.key else None
+            yield
         except (CorruptRecordError, CorruptFileError) as error:
-            damage.append(str(error))
-            holds = "DAMAGED"
-        if artifact is not None:
-            artifacts[stage.stage] = artifact
-            holds = describe(artifact.counts)
-        rows.append(
-            {
-                "stage": stage.stage,
-                "state": stage.state,
-                "seconds": f"{stage.seconds:.1f}",
-                "artifact": f"{stage.stage}/{stage.key}" if stage.key else "",
-                "holds": holds,
-            }
-        )
-    print(
-        f"run {found.run_id}, recipe {found.recipe_name}, {found.state}{': ' + found.error if found.error else ''}"
-    )
-    print(text_table(rows))
-    stages = [made for made in all_stages() if made.name in artifacts]
-    for made in stages:
-        try:
-            if made.highlight and not made.result:  # the tables of a folder are about its files
-                for title, table in tables(artifacts[made.name]).items():
-                    print(f"\n{title}\n{text_table(table)}")
-        except CorruptFileError as error:
-            damage.append(str(error))
+            self.messages.append(str(error))
+
+    def told(self) -> int:
+        for message in self.messages:
+            log.warning("%s", message)
+        if self.messages:
+            print("some of this run is damaged, see above; `pile verify` reads all of the store", file=sys.stderr)
+        return 1 if self.messages else 0
+
+
+def _stage_row(store: Store, stage: RunStage, run_state: RunState, damage: _Damage) -> dict[str, Any]:
+    holds = f"{stage.done:,} of {stage.total:,} {stage.unit}" if stage.total and not stage.key else ""
+    if stage.key:
+        holds = "DAMAGED"
+        with damage.noted():
+            artifact = store.find(stage.stage, stage.key)
+            holds = describe(artifact.counts) if artifact is not None else "deleted since"
+    return {
+        "stage": stage.stage,
+        "state": run_state if stage.state == "running" else stage.state,
+        "time": duration(stage.seconds) if stage.seconds else "",
+        "key": stage.key,
+        "holds": holds,
+    }
+
+
+def _print_results(store: Store, found: Run, damage: _Damage, *, cut: bool) -> None:
+    artifacts: list[tuple[Stage, Artifact]] = []
+    keys = {stage.stage: stage.key for stage in found.stages if stage.key}
+    for stage in (stage for stage in all_stages() if stage.name in keys):
+        with contextlib.suppress(CorruptRecordError, CorruptFileError):  # its row says so
+            if (artifact := store.find(stage.name, keys[stage.name])) is not None:
+                artifacts.append((stage, artifact))
+    for stage, artifact in artifacts:
+        if stage.highlight and not stage.result:  # the tables of a folder are about its files
+            with damage.noted():
+                for title, table in tables(artifact).items():
+                    print(f"\n{title}\n{text_table(table, cut=cut)}")
     print(f"\nartifacts  {store.url}/artifacts")
-    for made in stages:
-        try:
-            if made.result:
-                print(f"{made.name:9}  {artifacts[made.name].open_folder(made.result)}")
-        except CorruptFileError as error:
-            damage.append(str(error))
-    for message in damage:
-        log.warning("%s", message)
-    if damage:
-        print("some of this run is damaged, see above; `pile verify` reads all of the store", file=sys.stderr)
-    return 1 if damage else 0
+    for stage, artifact in artifacts:
+        if stage.result:
+            with damage.noted():
+                print(f"{stage.name:9}  {artifact.open_folder(stage.result)}")
+    print(f"details    pile show {found.run_id}{store_option(store)}")
+    if any(stage.result for stage, _ in artifacts):
+        print(f"try it     pile generate {found.recipe_name} --prompt TEXT{store_option(store)}")
 
 
 def _show_artifact(artifact: Artifact, options: argparse.Namespace) -> int:

@@ -89,7 +89,10 @@ def test_recipe_file_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("name", sorted({*PRESETS, *RECIPES}))
-def test_tables_are_printed_for_every_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_are_printed_for_every_model(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # no head is broken
     assert call(name, "--price", "2") == 0
     shown = capsys.readouterr().out
     for word in ("parameters", "active per token", "FLOPs per trained token", "GB per GPU", "GPU hours", "cost"):

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from flows.command.main import _Terminated, build_parser, main
+from flows.command.main import build_parser, main
 from flows.command.models.generate import decode_pieces
+from flows.runs.stopping import Terminated
 from model.evaluation.classify import classify
 from model.export.saving import save_weights
 from model.families.base import ModelConfig
@@ -292,7 +293,7 @@ def test_standard_input_that_is_not_utf_8_is_refused(store: Store, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", ["gpt2"], indirect=True)
-@pytest.mark.parametrize(("stopped", "said"), [(KeyboardInterrupt, "interrupted"), (_Terminated, "terminated")])
+@pytest.mark.parametrize(("stopped", "said"), [(KeyboardInterrupt, "interrupted"), (Terminated, "cancelled")])
 def test_interrupted_generation_promises_nothing(
     store: Store,
     monkeypatch: pytest.MonkeyPatch,

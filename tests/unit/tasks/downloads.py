@@ -24,7 +24,7 @@ def download(store: Path, workers: int = 1, progress: Progress | None = None, **
         run_id="run-1",
         recipe={},
         execution=Execution(workers=workers),
-        progress=lambda done, total, unit: steps.append((done, total, unit)),
+        progress=lambda done, total, unit, *_: steps.append((done, total, unit)),
     )
     return run_stage(STAGE, download_config(**config), {}, context).artifact
 

@@ -266,7 +266,9 @@ def test_killed_after_the_measurement_keeps_it_and_still_reports(
 ) -> None:
     told: list[str] = []
     writer = ArtifactWriter(store, STAGE.name, "fedcba9876543210")
-    context = StageContext(writer, Execution(threads=1, device="cpu"), lambda done, total, unit: told.append(unit))
+    context = StageContext(
+        writer, Execution(threads=1, device="cpu"), lambda done, total, unit, *_: told.append(unit)
+    )
     (first,) = evaluate_model(CONFIG, **inputs, context=context)
     assert set(told) == {"tokens"}
     told.clear()

@@ -264,7 +264,7 @@ def test_killed_after_the_commit_keeps_the_folder_and_checks_it_again(
         return StageContext(
             ArtifactWriter(store, STAGE.name, "fedcba9876543210"),
             Execution(threads=1),
-            lambda done, total, unit: None,
+            lambda done, total, unit, *_: None,
         )
 
     first, second = fresh(), fresh()

@@ -34,7 +34,7 @@ class Note:
 
 def make_context(folder: Path, workers: int) -> StageContext:
     writer = ArtifactWriter(Store(str(folder / "store")), "filter", "0" * 16)
-    return StageContext(writer, Execution(workers=workers), lambda done, total, unit: None)
+    return StageContext(writer, Execution(workers=workers), lambda done, total, unit, *_: None)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -71,7 +71,7 @@ class Deadly:
 def test_shard_whose_worker_is_killed_is_done_again_once(tmp_path: Path, deaths: int) -> None:
     (tmp_path / "notes").mkdir()
     context, shown = make_context(tmp_path, 2), []
-    context.progress = lambda done, total, unit: shown.append(done)
+    context.progress = lambda done, total, unit, *_: shown.append(done)
     failure = (
         pytest.raises(LostWorkersError, match="filter of shard b cost 2")
         if deaths == 2
@@ -104,7 +104,7 @@ class Work:
 
 if __name__ == "__main__":
     writer = ArtifactWriter(Store(sys.argv[1]), "filter", "0" * 16)
-    build = StageContext(writer, Execution(workers=3), lambda done, total, unit: None)
+    build = StageContext(writer, Execution(workers=3), lambda done, total, unit, *_: None)
     for_each_shard(build, sys.argv[2:], Work())
 """
 

@@ -160,7 +160,7 @@ def test_shards_are_each_worked_on_once(context: RunContext, tmp_path: Path, wor
 
     def build(config: LinesConfig, *, context: StageContext) -> list[Part]:
         context.workers = workers
-        context.progress = lambda done, total, unit: progress.append((done, total, unit))
+        context.progress = lambda done, total, unit, *_: progress.append((done, total, unit))
         for_each_shard(context, ["a", "b", "c"], AppendLine(tmp_path))
         return write_lines(config, context=context)
 

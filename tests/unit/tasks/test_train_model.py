@@ -47,7 +47,7 @@ def run(corpus, config: TrainConfig = CONFIG, execution: Execution = EXECUTION, 
         run_id="test",
         recipe={},
         execution=execution,
-        progress=lambda done, total, unit: seen.append((done, total, unit)),
+        progress=lambda done, total, unit, *_: seen.append((done, total, unit)),
     )
     return run_stage(STAGE, config, inputs(corpus), context, **options).artifact
 

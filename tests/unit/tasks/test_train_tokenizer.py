@@ -192,7 +192,7 @@ def test_train_tokenizer_same_bytes_whatever_the_number_of_threads(tmp_path: Pat
 def test_train_tokenizer_counts_info_and_report(store: Store) -> None:
     corpus = make_corpus()
     shown: list[tuple[int, int, str]] = []
-    artifact = train(store, corpus, progress=lambda done, total, unit: shown.append((done, total, unit)))
+    artifact = train(store, corpus, progress=lambda done, total, unit, *_: shown.append((done, total, unit)))
     documents = corpus["train-00000"] + corpus["train-00001"]
     size = text_bytes(documents)
     assert artifact.counts == {"sample_bytes": size, "sample_documents": len(documents), "vocab_size": 400}

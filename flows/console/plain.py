@@ -1,0 +1,45 @@
+"""A run in a file or a pipe: a line when a stage begins and ends, at most one a minute between."""
+
+import sys
+import threading
+import time
+
+from flows.console.wording import NAME_WIDTH, begin_line, finished_text, progress_text
+from flows.runs.events import Event, RunStarted, StageFinished, StageProgress, StageStarted
+
+BETWEEN_SECONDS = 60.0
+
+BEGIN_SECONDS = 0.5
+"""A stage that has ended before is not said to begin: it was there already."""
+
+
+class PlainConsole:
+    """Prints to standard error, where log lines go as well."""
+
+    def __init__(self) -> None:
+        self.said = 0.0
+        self.begins = threading.Timer(0.0, lambda: None)
+
+    def hear(self, event: Event) -> None:
+        """Print what there is to say of an event."""
+        if isinstance(event, RunStarted):
+            _say(begin_line(event))
+        elif isinstance(event, StageStarted):
+            self.said = time.monotonic()
+            self.begins = threading.Timer(BEGIN_SECONDS, _say, [_line(event, "begins")])
+            self.begins.daemon = True
+            self.begins.start()
+        elif isinstance(event, StageFinished):
+            self.begins.cancel()
+            _say(_line(event, finished_text(event)))
+        elif isinstance(event, StageProgress) and time.monotonic() - self.said >= BETWEEN_SECONDS:
+            self.said = time.monotonic()
+            _say(_line(event, progress_text(event)))
+
+
+def _line(event: StageStarted | StageProgress | StageFinished, text: str) -> str:
+    return f"{event.number} of {event.of}  {event.stage:{NAME_WIDTH}} {text}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

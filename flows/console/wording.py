@@ -1,0 +1,40 @@
+"""How the console words what happens: numbers that fit a line of 80 columns."""
+
+from flows.runs.events import RunStarted, StageFinished, StageProgress
+from flows.summary import describe
+from flows.tables import duration, size
+
+NAME_WIDTH = 15
+"""Of the longest name of a stage, `train-tokenizer`."""
+
+STATE_WIDTH = 6
+"""Of `cached`; longer ones come once, at the end."""
+
+
+def begin_line(event: RunStarted) -> str:
+    """Return what is said at the beginning of a run."""
+    return f"run {event.run}: {event.recipe}, {len(event.stages)} stages, store {event.store}"
+
+
+def amount(count: float, unit: str) -> str:
+    """Return a number of something: bytes in powers of ten, others in full."""
+    return size(count) if unit.startswith("bytes") else f"{count:,.0f}"
+
+
+def progress_text(event: StageProgress) -> str:
+    """Return how far a stage is, how fast, when it will be done, and what it says."""
+    of_what = event.unit.removeprefix("bytes").strip()
+    parts = [f"{amount(event.done, event.unit)}/{amount(event.total, event.unit)} {of_what}".rstrip()]
+    if event.rate is not None:
+        slow = event.rate < 10 and not event.unit.startswith("bytes")
+        parts.append(f"{event.rate:.2g}/s" if slow else f"{amount(event.rate, event.unit)}/s")
+    if event.eta_seconds is not None:
+        parts.append(f"{duration(event.eta_seconds)} left")
+    if event.note:
+        parts.append(event.note)
+    return ", ".join(parts)
+
+
+def finished_text(event: StageFinished) -> str:
+    """Return what a stage came to."""
+    return f"{event.state:{STATE_WIDTH}} {duration(event.seconds):>8}  {describe(event.counts)}".rstrip()

@@ -1,0 +1,201 @@
+"""The record and the log of a run in the store: who sees the store sees how far the run is, and can stop it."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from flows.runs.events import (
+    Event,
+    Logged,
+    RunFinished,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    listening,
+    tell,
+)
+from flows.runs.request import Request
+from storage.artifacts.processes import host_identity, start_of_process
+from storage.artifacts.records import Run, RunStage, RunState, now
+from storage.artifacts.run_log import RunLog
+from storage.artifacts.store import Store
+from storage.errors import Fault
+from tasks.core.loggers import LOGGERS
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 5.0
+"""How often a run looks whether it is to stop, and writes down how far it is if that has changed."""
+
+ALIVE_SECONDS = 30.0
+"""A run writes its record at least this often."""
+
+SILENT_SECONDS = 180.0
+"""A run on another machine that was not heard of for this long has crashed: it may miss some beats."""
+
+
+def new_record(request: Request, run_id: str) -> Run:
+    """Return the record of a run of this process that is about to begin."""
+    return Run(
+        run_id=run_id,
+        recipe_name=request.recipe.name,
+        recipe=request.recipe.model_dump(mode="json"),
+        target=request.target,
+        state="running",
+        stages=(),
+        host=socket.gethostname(),
+        started=now(),
+        of=len(request.steps),
+        command=request.command,
+        machine=host_identity(),
+        process_id=os.getpid(),
+        process_start=start_of_process(os.getpid()),
+    )
+
+
+def state_of(run: Run) -> RunState:
+    """Return the state of a run as it is now: one that was killed could not write that down."""
+    if run.state != "running":
+        return run.state
+    if run.machine == host_identity():
+        return "running" if start_of_process(run.process_id) == run.process_start else "crashed"
+    heard = datetime.fromisoformat(run.updated or run.started)
+    return "running" if (datetime.now(UTC) - heard).total_seconds() < SILENT_SECONDS else "crashed"
+
+
+@contextlib.contextmanager
+def recorded(store: Store, run: Run, *, at_the_end: bool = False) -> Iterator[None]:
+    """Keep the record and the log of a run of this process while it goes on.
+
+    With `at_the_end` both are written once: of a run that has nothing to do nobody could see more.
+    Raises: OSError or Fault if the store cannot be written at the beginning or the end of a stage.
+    """
+    keeper = _Keeper(store, run, at_the_end=at_the_end)
+    handler = _LogLines(run.run_id)
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    with listening(keeper.hear), contextlib.ExitStack() as stack:
+        for logger in loggers:
+            logger.addHandler(handler)
+            stack.callback(logger.removeHandler, handler)
+            if logger.getEffectiveLevel() > logging.INFO:
+                logger.setLevel(logging.INFO)
+        stack.callback(keeper.end)
+        if not at_the_end:
+            keeper.begin()
+        yield
+
+
+class _Keeper:
+    """Hears what happens in a run and writes it down: at once what matters, in a thread how far it is."""
+
+    def __init__(self, store: Store, run: Run, *, at_the_end: bool) -> None:
+        self.store = store
+        self.run = run
+        self.at_the_end = at_the_end
+        self.stages: dict[str, RunStage] = {}
+        self.log = RunLog(store, run.run_id)
+        self.changed = False
+        self.written = 0.0
+        self.ended = threading.Event()
+        self.writing = threading.Lock()
+        self.thread = threading.Thread(target=self._beat, name="run-record", daemon=True)
+
+    def begin(self) -> None:
+        self._write()
+        self.thread.start()
+
+    def end(self) -> None:
+        """Write down what is left; what stopped the run may stop its record too."""
+        self.ended.set()
+        if self.thread.is_alive():
+            self.thread.join(BEAT_SECONDS)
+        with contextlib.suppress(OSError, Fault):
+            self.log.flush()
+            if not self.at_the_end:
+                self.store.forget_wish(self.run.run_id)
+
+    def hear(self, event: Event) -> None:
+        if line := log_line(event):
+            self.log.add(line)
+        if isinstance(event, StageStarted):
+            self.stages[event.stage] = RunStage(stage=event.stage, key="", state="running", started=event.time)
+            self._write()
+        elif isinstance(event, StageProgress):
+            how_far = {
+                "done": event.done,
+                "total": event.total,
+                "unit": event.unit,
+                "note": event.note,
+                "eta_seconds": event.eta_seconds,
+            }
+            self.stages[event.stage] = self.stages[event.stage].model_copy(update=how_far)
+            self.changed = True
+        elif isinstance(event, StageFinished):
+            end = {"state": event.state, "key": event.key, "seconds": round(event.seconds, 3)}
+            self.stages[event.stage] = self.stages[event.stage].model_copy(
+                update={**end, "content_digest": event.content_digest}
+            )
+            if event.state in ("done", "cached"):  # the end of any other is written with that of its run
+                self._write()
+        elif isinstance(event, RunFinished):
+            end = {"state": event.state, "finished": event.time, "error": event.error}
+            self.run = self.run.model_copy(update=end)
+            with contextlib.suppress(*(() if event.state == "done" else (OSError, Fault))):
+                self._write()
+
+    def _beat(self) -> None:
+        while not self.ended.wait(BEAT_SECONDS):
+            try:
+                self.log.flush()
+                if self.changed or time.monotonic() - self.written > ALIVE_SECONDS:
+                    self._write()
+                if self.store.is_to_stop(self.run.run_id):
+                    log.info("somebody asked this run to stop")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+            except (OSError, Fault) as error:  # the stages notice by themselves if the store stays away
+                log.debug("the record of the run was not written: %s", error)
+
+    def _write(self) -> None:
+        if self.at_the_end and self.run.state == "running":
+            return
+        with self.writing:
+            self.changed = False
+            self.run = self.run.model_copy(update={"stages": tuple(self.stages.values()), "updated": now()})
+            self.store.write_run(self.run)
+            self.written = time.monotonic()
+
+
+class _LogLines(logging.Handler):
+    """Makes an event of every log line."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(logging.INFO)
+        self.run_id = run_id
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(
+            Logged(
+                run=self.run_id, level=record.levelname.lower(), logger=record.name, message=record.getMessage()
+            )
+        )
+
+
+def log_line(event: Event) -> str:
+    """Return what the log says of an event; empty for what would fill it."""
+    if isinstance(event, Logged):
+        return f"{event.time} {event.level:7} {event.logger}: {event.message}"
+    if isinstance(event, StageStarted):
+        return f"{event.time} stage {event.number} of {event.of}, {event.stage}, begins"
+    if isinstance(event, StageFinished):
+        end = f"{event.state}, {event.seconds:.1f} s"
+        return f"{event.time} stage {event.number} of {event.of}, {event.stage}: {end}"
+    if isinstance(event, RunFinished):
+        return f"{event.time} run {event.run}: {event.state}{f': {event.error}' if event.error else ''}"
+    return ""

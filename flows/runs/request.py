@@ -1,0 +1,86 @@
+"""What a run is asked for: a recipe, how far, in which store."""
+
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flows.chain import ALL, Step
+from flows.recipes.reading import find_recipe, parse_override
+from flows.recipes.schema import Recipe
+from flows.stages import STAGES
+from storage.artifacts.store import Store
+from storage.errors import InputError
+
+DEFAULT_STORE = "pile-store"
+
+RUN_ID = "PILE_RUN_ID"
+"""Environment variable with the name of the next run: whoever starts the process knows where to look for it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, checked before any work."""
+
+    recipe: Recipe
+    target: str
+    force: frozenset[str]
+    store: Store
+    steps: tuple[Step, ...]
+    """What the target needs, in running order."""
+    command: str
+    """The command that asks for the same."""
+
+    @classmethod
+    def checked(
+        cls,
+        recipe: str,
+        overrides: Mapping[str, Any] | None,
+        target: str,
+        force: Iterable[str],
+        store: str | None,
+    ) -> "Request":
+        """Resolve names. Raises: InputError for anything that does not exist or cannot be."""
+        found = find_recipe(recipe, overrides)
+        steps = found.steps(target)
+        needed = [step.stage.name for step in steps]
+        forced = frozenset(force)
+        for name in sorted(forced):
+            STAGES.get(name)
+        if unneeded := forced.difference(needed):
+            raise InputError(
+                f"a forced stage must be one that {target} needs ({', '.join(needed)}), "
+                f"found {', '.join(sorted(unneeded))}; choose another target or switch it on"
+            )
+        opened = open_store(store)
+        return cls(found, target, forced, opened, steps, _command(recipe, overrides or {}, target, opened))
+
+
+def open_store(url: str | None) -> Store:
+    """Open the given store, or the one of PILE_STORE, or `pile-store` in the present folder."""
+    return Store(url or os.environ.get("PILE_STORE") or str(Path.cwd() / DEFAULT_STORE))
+
+
+def new_run_id() -> str:
+    """Return the name for a run that this process was given, once; else a new one that sorts by time."""
+    return os.environ.pop(RUN_ID, "") or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def store_option(store: Store) -> str:
+    """Return the option that names this store, with a blank before it; empty for the one that is taken anyway."""
+    return "" if store.url == open_store(None).url else f" --store {shlex.quote(store.url)}"
+
+
+def _command(recipe: str, overrides: Mapping[str, Any], target: str, store: Store) -> str:
+    words = ["pile", "run", recipe]
+    for field, value in overrides.items():
+        plain = f"{field}={value}"
+        is_read_so = isinstance(value, str) and parse_override(plain) == (field, value)
+        words += ["--set", plain if is_read_so else f"{field}={json.dumps(value, ensure_ascii=False)}"]
+    words += ["--target", target] if target != ALL else []
+    return shlex.join(words) + store_option(store)
