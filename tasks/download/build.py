@@ -1,7 +1,6 @@
 """The work of the download: fetch the files of the source, then divide their documents into shards."""
 
 import logging
-from collections import Counter
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
@@ -19,6 +18,7 @@ from tasks.download.files import fetch_files
 from tasks.download.plan import plan_groups
 from tasks.download.quarantine import REPORT, Quarantine, without_quarantine
 from tasks.download.reshard import WriteShards
+from tasks.download.splits import report_splits
 from tasks.executors.local import for_each_shard
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def download_corpus(config: DownloadConfig, *, context: StageContext) -> list[Pa
             "the sources must hold at least one document with text, found none; look into the files that "
             "download.source names, and name others"
         )
-    _report(context, parts)
+    report_splits(context, parts, source.hold_out())
     return [without_quarantine(part) for part in parts]
 
 
@@ -85,21 +85,3 @@ def _quarantine(config: DownloadConfig, context: StageContext, parts: list[Part]
         "%d of %d records hold no document and are left out: %s", quarantine.lines, quarantine.records, place
     )
     context.table("Bad lines", quarantine.table())
-
-
-def _report(context: StageContext, parts: list[Part]) -> None:
-    """Show documents and bytes by subset and split."""
-    counts: dict[tuple[int, str, str], Counter[str]] = {}
-    for part in parts:
-        split = part.part.partition("-")[0]
-        for name, count in part.counts.items():
-            kind, _, subset = name.partition(".")
-            if subset and kind in ("documents", "text_bytes"):
-                counts.setdefault((SPLITS.index(split), split, subset), Counter())[kind] += count
-    context.table(
-        "Downloaded",
-        [
-            {"subset": subset, "split": split, "documents": count["documents"], "text bytes": count["text_bytes"]}
-            for (_, split, subset), count in sorted(counts.items())
-        ],
-    )
