@@ -1,10 +1,13 @@
 from pathlib import Path
+from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.sources.checked_files import SourceFile
 from tasks.download.plan import Group, plan_groups
+from tests.unit.tasks.downloads import contents, download, json_lines
 
 MIB = 1 << 20
 
@@ -22,10 +25,11 @@ def size_of(group: Group) -> int:
 
 
 # A few bytes, about a group, and files of a real corpus, in any order.
-file_sizes = st.integers(0, 500) | st.integers(0, 20 * MIB) | st.integers(0, 40 << 30)
+file_sizes = st.integers(0, 500) | st.integers(0, 20 * MIB) | st.integers(0, 8 << 30)
 
 
-@given(sizes=st.lists(file_sizes, min_size=1, max_size=40), shard_bytes=st.none() | st.integers(MIB, 1 << 30))
+@settings(deadline=None)
+@given(sizes=st.lists(file_sizes, min_size=1, max_size=30), shard_bytes=st.none() | st.integers(64 * MIB, 1 << 30))
 def test_plan_keeps_the_order_of_files_and_numbers_the_parts(sizes: list[int], shard_bytes: int | None) -> None:
     files = files_of(sizes)
     groups = plan_groups({"train": files, "val": files[:1]}, shard_bytes, hold_out=("test",))
@@ -39,10 +43,11 @@ def test_plan_keeps_the_order_of_files_and_numbers_the_parts(sizes: list[int], s
     assert val.shards[0] == "val-00000"
 
 
+@settings(deadline=None)
 @given(
-    before=st.lists(file_sizes, min_size=1, max_size=60),
-    behind=st.lists(file_sizes, max_size=60),
-    shard_bytes=st.none() | st.integers(MIB, 1 << 30),
+    before=st.lists(file_sizes, min_size=1, max_size=30),
+    behind=st.lists(file_sizes, max_size=30),
+    shard_bytes=st.none() | st.integers(64 * MIB, 1 << 30),
 )
 def test_files_behind_the_last_one_change_no_group_before_the_last(
     before: list[int], behind: list[int], shard_bytes: int | None
@@ -57,7 +62,8 @@ def test_files_behind_the_last_one_change_no_group_before_the_last(
         assert together[: len(alone)] == alone
 
 
-@given(sizes=st.lists(file_sizes, min_size=1, max_size=60))
+@settings(deadline=None)
+@given(sizes=st.lists(file_sizes, min_size=1, max_size=30))
 def test_automatic_shards_have_1_to_256_mib_and_are_a_64th_at_most(sizes: list[int]) -> None:
     passed = 0
     for group in plan(sizes):
@@ -91,3 +97,28 @@ def test_files_of_a_stated_shard_are_joined_or_divided() -> None:
     assert [len(group.sources) for group in plan([10] * 21, 100)] == [10, 10, 1]
     assert [len(group.shards) for group in plan([10] * 16, 2)] == [5] * 16
     assert [len(group.sources) for group in plan([10, 10, 500, 10], 100)] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("shard_bytes", [None, 30_000])
+def test_shards_keep_their_bytes_when_files_are_added_behind(tmp_path: Path, shard_bytes: int | None) -> None:
+    """From the files to the bytes: large and small files, held-out documents, another number of workers."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    size = shard_bytes or 8 * MIB
+    for number, share in enumerate([0.2, 0.2, 1.1, 0.1]):
+        line = f"{number} " + "words " * (size // 600)
+        (folder / f"{number}.jsonl").write_bytes(json_lines([f"{n} {line}" for n in range(int(100 * share))], "A"))
+    config: dict[str, Any] = {
+        "patterns": (str(folder),),
+        "shard_bytes": shard_bytes,
+        "val_fraction": 0.1,
+        "test_fraction": 0.1,
+    }
+    before = contents(download(tmp_path / "store", **config))
+    (folder / "8.jsonl").write_bytes(json_lines([f"more {n}" for n in range(200)], "A"))
+    after = contents(download(tmp_path / "store", workers=2, **config))
+    last = {max(part for part in before if part.startswith(split)) for split in ("train", "val", "test")}
+    assert len(before.keys() - last) >= (6 if shard_bytes is None else 3)
+    changed = {part for part in before if after.get(part) != before[part]}
+    assert changed <= last
+    assert after != before
