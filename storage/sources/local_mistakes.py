@@ -51,11 +51,11 @@ def nothing_found(pattern: str, absolute: str) -> InputError:
         hints.append(f"there is no user {pattern.split('/')[0][1:]!r}")
     if "[" in pattern and (escaped := _with_plain_brackets(pattern)):
         hints.append(f"[...] stands for one of its characters, brackets themselves are written {escaped!r}")
-    if not os.path.isabs(os.path.expanduser(pattern)):
+    if not hints and not os.path.isabs(os.path.expanduser(pattern)):
         hints.append(f"relative paths begin in {os.getcwd()}")
     if "*" in pattern and "**" not in pattern:
         hints.append("** reaches into folders")
-    if "*" not in pattern and (folder := _first_missing(absolute)):
+    if "*" not in pattern and "$" not in pattern and (folder := _first_missing(absolute)):
         hints.append(f"{folder} does not exist")
     return InputError(f"every entry of `patterns` must match a file, {pattern!r} matches none; {'; '.join(hints)}")
 
