@@ -130,8 +130,14 @@ class ArtifactWriter:
         """Store a file for people, such as `drops.json` or `loss.png`. Goes into the manifest if published."""
         local = self.scratch() / f"{uuid.uuid4().hex}-{checked_name(role)}"
         local.write_bytes(data)
+        return self.report_file(role, local)
+
+    def report_file(self, role: str, local: Path) -> StoredFile:
+        """Store a finished local file for people, moved away: one that may be larger than memory."""
         sha256 = file_sha256(local)
-        return self._put("report", role, local, sha256, f"reports/{self.attempt}-{sha256[:8]}-{role}")
+        return self._put(
+            "report", role, local, sha256, f"reports/{self.attempt}-{sha256[:8]}-{checked_name(role)}"
+        )
 
     def discard(self, part: str) -> None:
         """Remove a part: its record first, so that nobody reads files that are going away."""

@@ -1,8 +1,7 @@
-"""Local files, found by patterns."""
+"""Local files, named one by one, by folders or by patterns."""
 
-import glob
-import os
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +9,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from storage.errors import Fault, InputError
+from storage.errors import Fault
 from storage.sources.base import OpenSource, RecordFields, Source, SplitFields
 from storage.sources.checked_files import file_digest, file_status
+from storage.sources.local_files import LocalFiles, find_files
+from storage.sources.local_mistakes import closed_file
 from storage.sources.progress import DownloadProgress
-from storage.sources.readers.registry import is_readable, readers_by_suffix
+
+log = logging.getLogger(__name__)
 
 HASH_THREADS = 8
 
@@ -27,12 +29,13 @@ class FilesConfig(SplitFields, RecordFields):
 
     kind: Literal["files"] = "files"
     patterns: tuple[str, ...] = Field(min_length=1)
-    """Files or patterns such as `data/**/*.jsonl.zst`; also .jsonl, .jsonl.gz, .parquet, and .txt, which is one
-    document, unless it ends in -sentences.txt (Leipzig corpora: one document per line)."""
+    """Folders, files, or patterns such as `data/**/*.jsonl.zst`. A folder means the files in it and in its folders
+    that can be read, but for hidden and empty ones; what is left out is named in the log. `pile plugins reader`
+    lists the kinds."""
 
 
 class FilesSource(Source[FilesConfig]):
-    """The files that match any pattern. Their names are their paths below the folder that all of them share.
+    """The files that any pattern means. Their names are their paths below the folder that all patterns share.
 
     On another machine they must lie under the same paths, as on a shared disk.
     """
@@ -42,9 +45,8 @@ class FilesSource(Source[FilesConfig]):
     def __init__(self, config: FilesConfig) -> None:
         super().__init__(config)
         self.columns = config.columns()
-        self.files = find_files(config.patterns)
-        first = next(iter(self.files))
-        self.origin = str(self.files[first]).removesuffix(f"/{first}")
+        self.found = find_files(config.patterns)
+        self.origin = self.found.root
 
     @classmethod
     def example(cls, folder: Path) -> FilesConfig:
@@ -57,7 +59,7 @@ class FilesSource(Source[FilesConfig]):
     def digests(self) -> dict[str, str]:
         """Hash the files, each once in a process as long as it does not change."""
         with ThreadPoolExecutor(HASH_THREADS) as threads:
-            return dict(zip(self.files, threads.map(file_digest, self.files.values()), strict=True))
+            return dict(zip(self.found.files, threads.map(_digest, self.found.files.values()), strict=True))
 
     def hold_out(self) -> dict[str, float]:
         """Divide by the hash of the text."""
@@ -66,19 +68,21 @@ class FilesSource(Source[FilesConfig]):
     @contextmanager
     def open(self, folder: Path) -> Iterator[OpenSource]:
         """Take the files where they lie."""
-        yield _OpenFiles(self.files)
+        yield _OpenFiles(self.found)
 
 
 class _OpenFiles(OpenSource):
-    def __init__(self, files: dict[str, Path]) -> None:
-        self._files = files
+    def __init__(self, found: LocalFiles) -> None:
+        self._found = found
+
+    def list_files(self, digests: Mapping[str, str]) -> dict[str, str]:
+        if left_out := self._found.describe_left_out():
+            log.warning("not taken of %s: %s", self._found.root, left_out)
+        return dict(digests)
 
     def fetch(self, name: str, sha256: str, progress: DownloadProgress) -> Path:
-        path = self._files[name]
-        try:
-            found = file_digest(path)
-        except FileNotFoundError:
-            raise Fault(f"{path} must stay until it is read, but it is gone; put it back and run again") from None
+        path = self._found.files[name]
+        found = _digest(path)
         if found != sha256:
             raise Fault(
                 f"{path} must not change while it is read: it had sha256 {sha256}, now {found}; run again once it "
@@ -89,37 +93,10 @@ class _OpenFiles(OpenSource):
         return path
 
 
-def find_files(patterns: Sequence[str]) -> dict[str, Path]:
-    """Return the local files that match any pattern, by name, sorted.
-
-    Raises: InputError for a pattern without files and for a file of an unknown format.
-    """
-    found: set[Path] = set()
-    for pattern in patterns:
-        absolute = os.path.abspath(os.path.expanduser(pattern))
-        is_name = os.path.isfile(absolute)
-        matches = [Path(path) for path in ([absolute] if is_name else glob.glob(absolute, recursive=True))]
-        files = [path for path in matches if path.is_file()]
-        if not files:
-            raise _no_files(pattern, absolute, matches)
-        found.update(files)
-    for path in sorted(found):
-        if not str(path).isprintable():
-            raise InputError(f"names of source files must be printable text, found {str(path)!r}; rename it")
-        if not is_readable(path.name):
-            known = ", ".join(readers_by_suffix())
-            raise InputError(f"source files must end in {known}, found {path}; narrow the pattern")
-    common = os.path.commonpath([path.parent for path in found])
-    return dict(sorted((path.relative_to(common).as_posix(), path) for path in found))
-
-
-def _no_files(pattern: str, absolute: str, matches: Sequence[Path]) -> InputError:
-    must = f"every entry of `patterns` must match a file, {pattern!r} matches none"
-    dangling = [path for path in {Path(absolute), *matches} if os.path.islink(path) and not os.path.exists(path)]
-    if dangling:
-        return InputError(
-            f"{must}: {dangling[0]} is a link to {os.readlink(dangling[0])}, which does not exist; mend it"
-        )
-    if matches:
-        return InputError(f"{must} but a folder; to read a folder write {pattern.rstrip('/')}/**/*.jsonl.zst")
-    return InputError(f"{must}; correct it, relative paths begin in {os.getcwd()}, and ** reaches into folders")
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except FileNotFoundError:
+        raise Fault(f"{path} must stay until it is read, but it is gone; put it back and run again") from None
+    except PermissionError:
+        raise closed_file(str(path)) from None

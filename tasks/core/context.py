@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from storage.artifacts.records import Part, StoredFile
@@ -53,6 +54,12 @@ class StageContext:
     def report(self, role: str, data: bytes) -> None:
         """Keep a file for people beside the artifact."""
         self.reports.append(self.writer.report(role, data))
+
+    def report_file(self, role: str, path: Path) -> StoredFile:
+        """Keep a finished local file for people beside the artifact, moved away; return where it is kept."""
+        stored = self.writer.report_file(role, path)
+        self.reports.append(stored)
+        return stored
 
     def report_json(self, role: str, value: object) -> None:
         """Keep a JSON value for people beside the artifact."""

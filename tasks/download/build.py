@@ -1,12 +1,9 @@
 """The work of the download: fetch the files of the source, then divide their documents into shards."""
 
 import logging
-from collections import Counter
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
-
-import orjson
 
 from storage.artifacts.records import Part
 from storage.canonical import artifact_key
@@ -14,12 +11,14 @@ from storage.errors import Fault, InputError
 from storage.formats.documents import SPLITS
 from storage.sources.base import Source
 from storage.sources.checked_files import SourceFile
-from storage.sources.readers.base import BadLine
 from storage.sources.registry import make_source
 from tasks.core.context import StageContext
 from tasks.download.config import VERSION, DownloadConfig, names_in_key
 from tasks.download.files import fetch_files
-from tasks.download.reshard import BAD_LINES, WriteShards, plan_groups, too_many_bad_lines
+from tasks.download.plan import plan_groups
+from tasks.download.quarantine import REPORT, Quarantine, without_quarantine
+from tasks.download.reshard import WriteShards
+from tasks.download.splits import report_splits
 from tasks.executors.local import for_each_shard
 
 log = logging.getLogger(__name__)
@@ -28,15 +27,16 @@ log = logging.getLogger(__name__)
 def download_corpus(config: DownloadConfig, *, context: StageContext) -> list[Part]:
     """Bring the files of the source here, check them, and divide them into shards of even size.
 
-    Raises: InputError for bad data, a wrong checksum or more than `max_bad_lines` bad lines; Fault for a
-    source that cannot be reached; OSError from the local disk.
+    Raises: InputError for bad data, a wrong checksum or more bad lines than are allowed; Fault for a source that
+    cannot be reached; OSError from the local disk.
     """
     source = make_source(config.source)
     digests = source.digests()
     key = artifact_key(context.writer.stage, VERSION, config.identity(), names_in_key(source, digests))
     if key != context.writer.key:
         raise Fault("the sources changed while the run began; run again to take them as they are now")
-    files = fetch_files(source, digests, context.writer.shared_scratch() / "source", context.progress)
+    folder = context.writer.shared_scratch() / "source"
+    files = fetch_files(source, digests, folder, context.progress, look_inside=config.max_bad_share < 1)
     groups = plan_groups(_by_split(source, files), config.shard_bytes, hold_out=tuple(source.hold_out()))
     names = sorted((part for group in groups for part in group.parts), key=_part_order)
     log.info("%d source files become %d parts", len(files), len(names))
@@ -47,12 +47,17 @@ def download_corpus(config: DownloadConfig, *, context: StageContext) -> list[Pa
         if not finished.issuperset(group.parts)
     ]
     shard = attrgetter("name")
-    for_each_shard(context, to_do, WriteShards(context.writer, source, config.max_bad_lines), name=shard)
+    for_each_shard(context, to_do, WriteShards(context.writer, source), name=shard)
     committed = context.writer.parts()
     parts = [committed[name] for name in names]
-    _check_result(config, parts, source.origin)
-    _report(context, parts)
-    return parts
+    _quarantine(config, context, parts, source.origin)
+    if not any(part.counts.get("documents") for part in parts):
+        raise InputError(
+            "the sources must hold at least one document with text, found none; look into the files that "
+            "download.source names, and name others"
+        )
+    report_splits(context, parts, source.hold_out())
+    return [without_quarantine(part) for part in parts]
 
 
 def _part_order(part: str) -> tuple[int, str]:
@@ -64,38 +69,19 @@ def _by_split(source: Source[Any], files: list[SourceFile]) -> dict[str, list[So
     return {split: members for split, members in found.items() if members}
 
 
-def _bad_lines(parts: list[Part]) -> list[BadLine]:
-    return [BadLine(**line) for part in parts for line in part.info.get(BAD_LINES, ())]
-
-
-def _check_result(config: DownloadConfig, parts: list[Part], origin: str) -> None:
-    bad_lines = _bad_lines(parts)
-    if len(bad_lines) > config.max_bad_lines:
-        raise too_many_bad_lines(bad_lines[0], len(bad_lines), config.max_bad_lines, origin)
-    if not any(part.counts.get("documents") for part in parts):
-        raise InputError(
-            "the sources must hold at least one document with text, found none; look into the files that "
-            "download.source names, and name others"
-        )
-
-
-def _report(context: StageContext, parts: list[Part]) -> None:
-    """Show documents and bytes by subset and split; keep the bad lines where people find them."""
-    counts: dict[tuple[int, str, str], Counter[str]] = {}
-    for part in parts:
-        split = part.part.partition("-")[0]
-        for name, count in part.counts.items():
-            kind, _, subset = name.partition(".")
-            if subset and kind in ("documents", "text_bytes"):
-                counts.setdefault((SPLITS.index(split), split, subset), Counter())[kind] += count
-    context.table(
-        "Downloaded",
-        [
-            {"subset": subset, "split": split, "documents": count["documents"], "text bytes": count["text_bytes"]}
-            for (_, split, subset), count in sorted(counts.items())
-        ],
+def _quarantine(config: DownloadConfig, context: StageContext, parts: list[Part], origin: str) -> None:
+    """Put the bad lines where people find them, also if there are too many."""
+    quarantine = Quarantine(context.writer, parts)
+    if not quarantine.lines:
+        return
+    path = context.writer.scratch() / REPORT
+    quarantine.write(path)
+    stored = context.report_file(REPORT, path)
+    place = f"{context.writer.store.url}/{context.writer.folder}/{stored.path}"
+    error = quarantine.too_many(config.max_bad_lines, config.max_bad_share, origin, place)
+    if error is not None:
+        raise error
+    log.warning(
+        "%d of %d records hold no document and are left out: %s", quarantine.lines, quarantine.records, place
     )
-    if bad_lines := _bad_lines(parts):
-        log.warning("%d bad lines were left out; they are in the report quarantine.jsonl", len(bad_lines))
-        lines = (orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in bad_lines)
-        context.report("quarantine.jsonl", b"".join(lines))
+    context.table("Bad lines", quarantine.table())

@@ -10,7 +10,7 @@ from storage.sources.base import Source
 from storage.sources.readers.registry import READERS
 from storage.sources.registry import AnySourceConfig, make_source
 
-VERSION = 2  # the source is a config of its own with a version, and readers are part of the key
+VERSION = 3  # which documents share a shard follows from the files up to there, and no longer from all of them
 
 
 class DownloadConfig(Config):
@@ -19,16 +19,23 @@ class DownloadConfig(Config):
     # A refused address may hold a password, which the error must not repeat.
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    excluded_from_key: ClassVar[frozenset[str]] = frozenset({"max_bad_lines"})
+    excluded_from_key: ClassVar[frozenset[str]] = frozenset({"max_bad_lines", "max_bad_share"})
 
     source: AnySourceConfig
     """Where the corpus comes from: `kind` and the fields of that kind; `pile plugins source` lists the kinds,
     `pile plugins source mirror` the fields of one."""
-    shard_bytes: int = Field(default=256 << 20, ge=1)
-    """Uncompressed bytes of a shard of the result; what is left is spread evenly over the shards."""
-    max_bad_lines: int = Field(default=0, ge=0)
-    """Lines without a document that are left out and reported; one more and the stage fails. Not part of the
-    identity: after a failure it can be raised without fetching and dividing everything again."""
+    shard_bytes: int | None = Field(default=None, ge=1)
+    """Uncompressed bytes of a shard of the result. By default a 64th of the files up to there, in the order of
+    their names, but 1 MiB at least and 256 MiB at most: one file of 155 MB becomes 64 shards of 2.4 MB. They
+    never depend on the machine, and files that are added behind the last one change none that are full."""
+    max_bad_lines: int = Field(default=1, ge=0)
+    """Records without a document (bad lines) that are always left out. The stage fails if there are more than this
+    and more than the share `max_bad_share`, once all files are read. They are kept whole in the report
+    quarantine.jsonl in any case. Not part of the key: raised after a failure, the next run goes on from there."""
+    max_bad_share: float = Field(default=0.0001, ge=0, le=1)
+    """Share of all records that may be bad: 0.0001 leaves out 100 of a million. A file whose first 1,000 records
+    are all bad is of another kind than its name says, and fails the stage at once, unless this is 1. Not part of
+    the key, as `max_bad_lines`."""
 
 
 def corpus_sources(config: DownloadConfig) -> dict[str, str]:

@@ -8,25 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from storage.errors import InputError
 from storage.sources.base import OpenSource, Source
 from storage.sources.checked_files import SourceFile, file_status
 from storage.sources.progress import DownloadProgress
-from storage.sources.readers.base import Columns
+from storage.sources.readers.base import BadLine
 from storage.sources.readers.registry import reader_for
 from tasks.core.context import Progress
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+FIRST_RECORDS = 1000
+"""A file that begins with so many bad records and no document is of another kind than its name says."""
 
 
 def fetch_files(
-    source: Source[Any], digests: Mapping[str, str], folder: Path, progress: Progress
+    source: Source[Any], digests: Mapping[str, str], folder: Path, progress: Progress, *, look_inside: bool = True
 ) -> list[SourceFile]:
     """Return the checked and measured files of a source, into `folder` if they are not on this machine.
 
-    The first failure stops all of them, and half-fetched files stay for the next attempt. Raises: InputError for
-    a missing file and a wrong checksum, Fault if the source cannot be reached.
+    The first failure stops all of them, and half-fetched files stay for the next attempt. With `look_inside` files
+    that begin with bad records only are refused, before anything is made of the others. Raises: InputError for
+    those, for a missing file and a wrong checksum, Fault if the source cannot be reached.
     """
     started = time.monotonic()
     with source.open(folder) as opened:
@@ -35,7 +39,7 @@ def fetch_files(
         # Threads: waiting, hashing and decompressing all run outside Python's lock.
         with ThreadPoolExecutor(source.parallel_files) as threads:
             jobs = [
-                threads.submit(_fetch, opened, name, sha256, source.columns, bytes_so_far)
+                threads.submit(_fetch, opened, name, sha256, source, bytes_so_far, look_inside=look_inside)
                 for name, sha256 in listed.items()
             ]
             try:
@@ -65,11 +69,43 @@ def fetched_again(file: SourceFile, source: Source[Any], folder: Path) -> Source
 
 
 def _fetch(
-    opened: OpenSource, name: str, sha256: str, columns: Columns, bytes_so_far: DownloadProgress
+    opened: OpenSource,
+    name: str,
+    sha256: str,
+    source: Source[Any],
+    bytes_so_far: DownloadProgress,
+    *,
+    look_inside: bool,
 ) -> SourceFile:
     path = opened.fetch(name, sha256, bytes_so_far)
     file = SourceFile(name, sha256, path, file_status(path))
-    return replace(file, text_bytes=reader_for(name).measure(path, columns))
+    file = replace(file, text_bytes=reader_for(name).measure(path, source.columns))
+    if look_inside:
+        _check_beginning(file, source)
+    return file
+
+
+def _check_beginning(file: SourceFile, source: Source[Any]) -> None:
+    """Raise InputError if the first records of a file are all bad, so that it is of another kind than it seems.
+
+    That is known at once; the share of bad records is known only when all files are read.
+    """
+    first: BadLine | None = None
+    items = reader_for(file.name).read(file.path, file.name, source.columns, lambda offset: True)
+    for number, (_, item) in enumerate(items, start=1):
+        if not isinstance(item, BadLine):
+            return
+        first = first or item
+        if number == FIRST_RECORDS:
+            break
+    else:
+        return
+    path = f"{source.origin}/{file.name}" if source.origin else file.name
+    raise InputError(
+        f"{path} must hold documents, but its first {FIRST_RECORDS} records hold none; line {first.line}: "
+        f"{first.reason}; say where the text is (download.source.text_field), leave the file out, or set "
+        f"download.max_bad_share=1 to take whatever can be read"
+    )
 
 
 def _watch(jobs: set[Future[SourceFile]], bytes_so_far: DownloadProgress, progress: Progress) -> None:

@@ -156,7 +156,7 @@ class ReplacesBytes(Edited):
 class KnowsALimit(Edited):
     def edit(self, offset: int, item: Document | BadLine) -> Item:
         if isinstance(item, Document) and len(item.text) > 131_072:
-            return offset, BadLine("some/name", int(item.id.rpartition(":")[2]), offset, "too long", "")
+            return offset, BadLine("some/name", int(item.id.rpartition(":")[2]), offset, "too long", b"", 0)
         return offset, item
 
 

@@ -15,6 +15,8 @@ from storage.formats.documents import Document
 from storage.sources.readers.chunks import uncompressed_bytes
 
 EXCERPT_BYTES = 200
+MAX_RECORD_BYTES = 1 << 20
+"""What is kept of a bad record: all of it, unless it is longer than a document ever is."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,16 @@ class BadLine:
     offset: int
     """Where it begins, on the scale of `Reader.measure`."""
     reason: str
-    excerpt: str
+    """Begins with its kind, in the same words for all of them; what only this one has stands behind a colon."""
+    record: bytes
+    """What stands there, at most `MAX_RECORD_BYTES` of it."""
+    record_bytes: int
+    """How much stands there."""
+
+    @property
+    def excerpt(self) -> str:
+        """Its beginning, for people."""
+        return self.record[:EXCERPT_BYTES].decode("utf-8", "backslashreplace")
 
 
 Item = tuple[int, Document | BadLine]
@@ -101,8 +112,8 @@ class Reader(ABC):
 
 
 def bad_line(name: str, number: int, offset: int, reason: str, data: bytes) -> BadLine:
-    """Return a bad line with the beginning of what stands there."""
-    return BadLine(name, number, offset, reason, data[:EXCERPT_BYTES].decode("utf-8", "backslashreplace"))
+    """Return a bad line with what stands there."""
+    return BadLine(name, number, offset, reason, bytes(data[:MAX_RECORD_BYTES]), len(data))
 
 
 def not_utf8(line: bytes) -> str:

@@ -6,7 +6,6 @@ import pytest
 
 from storage.errors import Fault, InputError
 from storage.sources.checked_files import SourceFile, file_digest, file_status
-from storage.sources.files import FilesConfig, FilesSource, find_files
 from storage.sources.http.server import serve_folder
 from storage.sources.layout import read_checksums, split_of
 from storage.sources.mirror.source import MirrorConfig, MirrorSource
@@ -126,43 +125,6 @@ def test_folder_mirror_with_a_changed_file_names_both_checksums(tmp_path: Path) 
         (tmp_path / "val.jsonl.zst").unlink()
         with pytest.raises(InputError, match=r"must exist, since SHA256SUMS\.txt lists it"):
             opened.fetch("val.jsonl.zst", sha256, DownloadProgress(1))
-
-
-def test_local_files_keep_their_names_when_the_folder_moves(tmp_path: Path) -> None:
-    for place in ("here", "there"):
-        for name in ("a/1.jsonl", "a/2.jsonl", "b/1.txt"):
-            path = tmp_path / place / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(name)
-    here, there = (
-        list(FilesSource(FilesConfig(patterns=(f"{tmp_path}/{place}/**/*.*",))).digests().items())
-        for place in ("here", "there")
-    )
-    assert here == there
-    assert [name for name, _ in here] == ["a/1.jsonl", "a/2.jsonl", "b/1.txt"]
-    assert here[0][1] == hashlib.sha256(b"a/1.jsonl").hexdigest()
-
-
-def test_local_file_matched_twice_is_taken_once(tmp_path: Path) -> None:
-    (tmp_path / "a[1].jsonl").write_text("")
-    found = find_files([str(tmp_path / "a[1].jsonl"), f"{tmp_path}/*.jsonl", f"{tmp_path}/../{tmp_path.name}/*"])
-    assert found == {"a[1].jsonl": tmp_path / "a[1].jsonl"}
-
-
-@pytest.mark.parametrize(
-    ("pattern", "message"),
-    [
-        ("nothing-*.jsonl", "matches none"),
-        ("folder", "to read a folder write"),
-        ("*", "must end in .*notes.md; narrow the pattern"),
-    ],
-)
-def test_local_pattern_without_readable_files_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "a.jsonl").write_text("")
-    (tmp_path / "notes.md").write_text("")
-    with pytest.raises(InputError, match=message):
-        find_files([str(tmp_path / pattern)])
 
 
 def test_local_file_with_new_content_gets_a_new_digest(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def download(store: Path, workers: int = 1, progress: Progress | None = None, **
 
 def download_config(**fields: Any) -> DownloadConfig:
     """Build a config from the fields of the source and of the stage together."""
-    own = {name: fields.pop(name) for name in ("shard_bytes", "max_bad_lines") if name in fields}
+    own = {name: fields.pop(name) for name in ("shard_bytes", "max_bad_lines", "max_bad_share") if name in fields}
     kinds = {"url": "mirror", "patterns": "files", "text_bytes": "python-environment"}
     [kind] = [kinds[name] for name in fields if name in kinds]
     return DownloadConfig(source={"kind": kind, **fields}, **own)

@@ -155,7 +155,7 @@ def test_config_that_cannot_work_is_refused_without_secrets(config: dict[str, An
 
 
 def test_config_identity_has_the_source_with_its_version_and_no_paths() -> None:
-    assert download_config(patterns=("a",), max_bad_lines=3).identity() == {
+    assert download_config(patterns=("a",), max_bad_lines=3, max_bad_share=0.5).identity() == {
         "source": {
             "kind": "files",
             "version": 1,
@@ -164,7 +164,7 @@ def test_config_identity_has_the_source_with_its_version_and_no_paths() -> None:
             "val_fraction": 0.01,
             "test_fraction": 0.01,
         },
-        "shard_bytes": 256 << 20,
+        "shard_bytes": None,
     }
 
 

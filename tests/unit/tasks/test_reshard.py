@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from storage.artifacts.records import Part
 from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import Fault, InputError
+from storage.errors import Fault
 from storage.formats.documents import Document, read_documents
 from storage.sources.checked_files import SourceFile, file_digest, file_status
 from storage.sources.registry import make_source, source_config
-from tasks.download.reshard import WriteShards, plan_groups, split_by_hash
+from tasks.download.plan import plan_groups
+from tasks.download.quarantine import Quarantine
+from tasks.download.reshard import WriteShards, split_by_hash
 
 Files = list[list[str]]
 
@@ -38,13 +40,12 @@ def reshard(
     shard_bytes: int,
     *,
     hold_out: tuple[str, ...] = (),
-    max_bad_lines: int = 0,
     finished: frozenset[str] = frozenset(),
 ) -> dict[str, Part]:
     writer = ArtifactWriter(Store(str(folder)), "download", "key")
     shares = {f"{split}_fraction": 0.2 if split in hold_out else 0.0 for split in ("val", "test")}
     config = source_config("files", patterns=(f"{sources[0].path.parent}/*",), **shares)
-    work = WriteShards(writer, make_source(config), max_bad_lines)
+    work = WriteShards(writer, make_source(config))
     for group in plan_groups({"train": sources}, shard_bytes, hold_out=hold_out):
         work(replace(group, finished=finished))
     return writer.parts()
@@ -114,24 +115,6 @@ def _check_even(folder: Path, sources: list[SourceFile], shard_bytes: int, parts
                 assert size <= total / len(group.shards) + longest
 
 
-@given(sizes=st.lists(st.integers(0, 500), min_size=1, max_size=40), shard_bytes=st.integers(1, 2000))
-def test_plan_keeps_the_order_of_files_and_numbers_the_parts(sizes: list[int], shard_bytes: int) -> None:
-    files = [SourceFile(str(number), "", Path("x"), (0, 0), size) for number, size in enumerate(sizes)]
-    groups = plan_groups({"train": files, "val": files[:1]}, shard_bytes)
-    train = [group for group in groups if group.shards[0].startswith("train")]
-    assert [file for group in train for file in group.sources] == files
-    names = [name for group in train for name in group.shards]
-    assert names == [f"train-{number:05d}" for number in range(len(names))]
-    assert groups[-1].sources == (files[0],)
-    assert groups[-1].shards[0] == "val-00000"
-
-
-def test_plan_divides_small_files_evenly() -> None:
-    files = [SourceFile(str(number), "", Path("x"), (0, 0), 10) for number in range(16)]
-    assert [len(group.sources) for group in plan_groups({"train": files}, 100)] == [8, 8]
-    assert [len(group.shards) for group in plan_groups({"train": files}, 2)] == [5] * 16
-
-
 def test_finished_shards_are_not_written_again(tmp_path: Path) -> None:
     sources = write_sources(tmp_path / "sources", [[f"text {number}" for number in range(200)]])
     before = reshard(tmp_path / "store", sources, 500, hold_out=("val", "test"))
@@ -147,25 +130,29 @@ def test_finished_shards_are_not_written_again(tmp_path: Path) -> None:
         assert part.counts == before[name].counts
 
 
-def test_too_many_bad_lines_leave_the_shards_before_them(tmp_path: Path) -> None:
+def test_bad_lines_of_finished_shards_are_not_lost(tmp_path: Path) -> None:
     [source] = write_sources(tmp_path / "sources", [[f"text {number}" for number in range(200)]])
     content = source.path.read_text().splitlines()
-    content[150] = content[150][:-1]
+    for number in (10, 150, 151):
+        content[number] = content[number][:-1]
     source.path.write_text("\n".join(content) + "\n")
     sources = [checked(source.path)]
-    with pytest.raises(InputError, match=r"000.jsonl must hold a document in line 151 .*not JSON"):
-        reshard(tmp_path / "store", sources, 500)
-    before = ArtifactWriter(Store(str(tmp_path / "store")), "download", "key").parts()
-    assert 0 < len(before) < 8
-    after = reshard(tmp_path / "store", sources, 500, max_bad_lines=1, finished=frozenset(before))
-    whole = reshard(tmp_path / "other", sources, 500, max_bad_lines=1)
-    assert {name: part.attempt for name, part in after.items() if name in before} == {
-        name: part.attempt for name, part in before.items()
+    whole = reshard(tmp_path / "store", sources, 500)
+    keep = frozenset(list(whole)[:4])
+    for name in whole.keys() - keep:
+        ArtifactWriter(Store(str(tmp_path / "store")), "download", "key").discard(name)
+    again = reshard(tmp_path / "store", sources, 500, finished=keep)
+    assert {name: part.attempt == whole[name].attempt for name, part in again.items()} == {
+        name: name in keep for name in whole
     }
-    assert [[file.sha256 for file in after[name].files] for name in whole] == [
+    assert [[file.sha256 for file in part.files] for part in again.values()] == [
         [file.sha256 for file in part.files] for part in whole.values()
     ]
-    assert sum(part.counts.get("bad_lines", 0) for part in after.values()) == 1
+    quarantine = Quarantine(
+        ArtifactWriter(Store(str(tmp_path / "store")), "download", "key"), [again[name] for name in sorted(again)]
+    )
+    assert [json.loads(entry)["line"] for entry in quarantine.entries()] == [11, 151, 152]
+    assert (quarantine.lines, quarantine.records) == (3, 200)
 
 
 def test_source_that_changes_while_it_is_read_is_a_fault(tmp_path: Path) -> None:
@@ -176,13 +163,16 @@ def test_source_that_changes_while_it_is_read_is_a_fault(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_disk_comes_through(tmp_path: Path) -> None:
-    sources = write_sources(tmp_path / "sources", [["one", "two"]])
+@pytest.mark.parametrize("name", ["train-00000.jsonl.zst", "train-00000-quarantine.jsonl.zst"])
+def test_full_disk_comes_through(tmp_path: Path, name: str) -> None:
+    [source] = write_sources(tmp_path / "sources", [["one", "two"]])
+    source.path.write_text(source.path.read_text() + "broken")
+    sources = [checked(source.path)]
     writer = ArtifactWriter(Store(str(tmp_path / "store")), "download", "key")
-    (writer.scratch() / "train-00000.jsonl.zst").symlink_to("/dev/full")
+    (writer.scratch() / name).symlink_to("/dev/full")
     [group] = plan_groups({"train": sources}, 500)
     with pytest.raises(OSError, match="No space left"):
-        WriteShards(writer, make_source(source_config("files", patterns=(f"{tmp_path}/sources/*",))), 0)(group)
+        WriteShards(writer, make_source(source_config("files", patterns=(f"{tmp_path}/sources/*",))))(group)
     assert not writer.parts()
 
 
