@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from traceback import TracebackException
 from typing import TextIO
 
 from flows.command.verbs import VERBS, Verb
@@ -56,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message, code = _outcome(error, verb)
         if os.environ.get(DEBUG):
             traceback.print_exc()
-        print("\n".join([f"pile: {message}", *_notes(error)]), file=sys.stderr)
+        print(
+            "\n".join([f"pile: {message}", *(TracebackException.from_exception(error).__notes__ or ())]),
+            file=sys.stderr,
+        )
     sys.exit(code)
 
 
@@ -111,13 +115,6 @@ def _explain(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"{error.filename} must be readable and writable, but access was denied; mend its permissions"
     return f"the operating system refused: {error}"
-
-
-def _notes(error: BaseException) -> list[str]:
-    try:
-        return error.__notes__
-    except AttributeError:  # nobody has added one
-        return []
 
 
 def _outcome(error: BaseException, verb: Verb) -> tuple[str, int]:
