@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.chain import Step
-from flows.planning import StagePlan
+from flows.planning import StagePlan, check_foreseen
 from flows.recipes.reading import find_recipe
 from flows.recipes.schema import Recipe
 from flows.stages import STAGES
@@ -87,6 +87,7 @@ def run_stages(request: Request, run_id: str, execute: Execute) -> dict[str, Sta
             results[name] = result
             log.info("%s: %s in %.1f s", name, "cached" if result.cached else "done", result.seconds)
             record.update(name, "cached" if result.cached else "done", result)
+            check_foreseen(request.steps, {done: found.artifact for done, found in results.items()})
     except BaseException as error:
         record.fail(error)
         raise

@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.command.store.finding import find_run
 from flows.command.store.show import print_run
-from flows.planning import make_plan
+from flows.planning import attempt_lines, make_plan
 from flows.recipes.reading import parse_override
 from flows.runs import Request, new_run_id, record_cached_run
 from flows.service import settings
@@ -19,7 +19,9 @@ def run(options: argparse.Namespace) -> int:
     """Run a recipe: through Prefect, or not at all when every stage is finished."""
     overrides = dict(parse_override(text) for text in options.overrides)
     request = Request.checked(options.recipe, overrides, options.target, options.force, options.store)
-    plans = make_plan(request.steps, request.store, request.force)
+    plans = make_plan(request.steps, request.store, request.force, request.recipe.name)
+    for line in attempt_lines(plans):
+        log.info("%s", line)
     if all(plan.state == "cached" for plan in plans):
         run_id = new_run_id()
         record_cached_run(request, run_id, plans)
