@@ -111,6 +111,8 @@ def _plan_stage(step: Step, inputs: dict[str, Artifact], history: History, *, fo
     if forced:
         return StagePlan(stage, "run", key, "forced", attempt=attempt, problem=problem)
     changes, found = nearest(asked, history.manifests(stage))
+    if attempt is not None and not attempt.changes:
+        return StagePlan(stage, "run", key, "is unfinished", [], attempt=attempt, problem=problem)
     if found is None:
         reason = "was never built with these settings" if attempt else history.never_built()
     else:
