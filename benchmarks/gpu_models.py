@@ -70,7 +70,7 @@ def measure(name: str, steps: int) -> dict[str, Any]:
     config, rows = PRESETS[name], MODELS[name]
     torch.cuda.reset_peak_memory_stats()
     objective, batch = build(config, rows, "cuda")
-    totals = Totals(batch.tokens)
+    totals = Totals(batch.tokens, rows)
     eager = float(run(objective, batch, totals))
     compiled = torch.compile(objective, fullgraph=True)
     started = time.perf_counter()
@@ -103,7 +103,7 @@ def capture(name: str) -> dict[str, Any]:
     """Return whether a small model of this kind compiles into one graph, forward and backward."""
     config = changed(PRESETS[name], vocab_size=256, max_seq_len=128, **SMALLER.get(name, {}))
     objective, batch = build(config, 2, "cpu")
-    totals = Totals(batch.tokens)
+    totals = Totals(batch.tokens, 2)
     eager = float(run(objective, batch, totals))
     loss = float(run(torch.compile(objective, fullgraph=True, backend="aot_eager"), batch, totals))
     return {"graph_breaks": 0, "loss_difference": abs(loss - eager)}

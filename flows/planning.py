@@ -1,23 +1,14 @@
 """What a run would do, and why. Reads the store and the checksums of the sources; writes nothing."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flows.chain import Step
-from storage.artifacts.records import Manifest
+from flows.differences import Asked, AttemptPlan, Change, History, nearest, nearest_attempt
 from storage.artifacts.store import Artifact, Store
-from storage.config import Config
+from storage.errors import InputError
 from tasks.core.stage import Stage, input_identity, stage_key
-
-
-@dataclass(frozen=True)
-class Change:
-    """A field that differs from the nearest finished artifact of the stage."""
-
-    field: str
-    old: Any
-    new: Any
 
 
 @dataclass(frozen=True)
@@ -31,95 +22,99 @@ class StagePlan:
     reason: str
     changes: list[Change] = field(default_factory=list)
     artifact: Artifact | None = None
+    attempt: AttemptPlan | None = None
+    """What an earlier run left unfinished of it."""
+    problem: str = ""
+    """Why it cannot succeed with the inputs that exist already; a run stops before it builds anything more."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the form of `pile plan --json`."""
-        changes = [{"field": change.field, "old": change.old, "new": change.new} for change in self.changes]
-        return {"stage": self.stage.name, "state": self.state, "key": self.key, "changes": changes}
+        return {
+            "stage": self.stage.name,
+            "state": self.state,
+            "key": self.key,
+            "changes": [vars(change) for change in self.changes],
+            "attempt": self.attempt.to_json() if self.attempt else None,
+            "problem": self.problem,
+        }
 
 
-def make_plan(steps: Sequence[Step], store: Store, force: Collection[str] = ()) -> list[StagePlan]:
+def make_plan(
+    steps: Sequence[Step], store: Store, force: Collection[str] = (), recipe: str = ""
+) -> list[StagePlan]:
     """Say of each step, given in running order: cached, to run, or waiting for an upstream result.
+
+    With the name of a recipe a stage is compared with what was built for that recipe only: how it differs from
+    that of another one explains nothing.
 
     Raises: Fault if the store or the source's checksums cannot be read.
     """
+    history = History(store, recipe)
     plans: dict[str, StagePlan] = {}
     for step in steps:
         stage, config = step.stage, step.config
         upstream = {role: plans[name] for role, name in step.inputs.items()}
         waiting_for = [plan.stage.name for plan in upstream.values() if plan.artifact is None]
         if waiting_for:
-            changes, _ = _changes(stage, config, None, None, store)
+            asked = Asked(stage, config, None, None)
+            changes, _ = nearest(asked, history.manifests(stage))
             reason = f"waits for the result of {', '.join(waiting_for)}"
-            plans[stage.name] = StagePlan(stage, "waiting", None, reason, changes)
+            attempt = nearest_attempt(asked, history)
+            known = {role: plan.artifact for role, plan in upstream.items() if plan.artifact is not None}
+            problem = foreseen(step, known)
+            plans[stage.name] = StagePlan(stage, "waiting", None, reason, changes, None, attempt, problem)
         else:
             inputs = {role: plan.artifact for role, plan in upstream.items() if plan.artifact is not None}
-            plans[stage.name] = _plan_stage(stage, config, inputs, store, forced=stage.name in force)
+            plans[stage.name] = _plan_stage(step, inputs, history, forced=stage.name in force)
     return list(plans.values())
 
 
-def _plan_stage(
-    stage: Stage, config: Config, inputs: dict[str, Artifact], store: Store, *, forced: bool
-) -> StagePlan:
+def foreseen(step: Step, inputs: Mapping[str, Artifact]) -> str:
+    """Say why a step cannot succeed with those of its inputs that exist, by name; empty if nothing is known."""
+    if step.stage.foresee is None or not inputs:
+        return ""
+    try:
+        step.stage.foresee(step.config, inputs)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def check_foreseen(steps: Sequence[Step], artifacts: Mapping[str, Artifact]) -> None:
+    """Stop a run before it builds what a later stage could not use.
+
+    `artifacts` are the results so far by stage; steps that have one are not asked.
+    Raises: InputError for the first step that cannot succeed with what it will be given.
+    """
+    for step in steps:
+        if step.stage.name in artifacts:
+            continue
+        inputs = {role: artifacts[name] for role, name in step.inputs.items() if name in artifacts}
+        if problem := foreseen(step, inputs):
+            raise InputError(f"{step.stage.name} cannot succeed, so the run stops before it: {problem}")
+
+
+def attempt_lines(plans: Iterable[StagePlan]) -> list[str]:
+    """Return the first lines of a run: what it continues, and what it leaves behind."""
+    return [f"{plan.stage.name}: {plan.attempt}" for plan in plans if plan.attempt is not None]
+
+
+def _plan_stage(step: Step, inputs: dict[str, Artifact], history: History, *, forced: bool) -> StagePlan:
+    stage, config = step.stage, step.config
     sources = dict(stage.sources(config)) if stage.sources else {}
     identity = input_identity(stage, {role: artifact.reference for role, artifact in inputs.items()})
     key = stage_key(stage, config, identity, sources)
-    if forced:
-        return StagePlan(stage, "run", key, "forced")
-    if artifact := store.find(stage.name, key):
+    if not forced and (artifact := history.store.find(stage.name, key)):
         return StagePlan(stage, "cached", key, f"finished at {artifact.manifest.finished}", artifact=artifact)
-    changes, nearest = _changes(stage, config, identity, sources, store)
-    if nearest is None:
-        reason = "was never built in this store"
+    asked = Asked(stage, config, identity, sources)
+    attempt, problem = nearest_attempt(asked, history, key), foreseen(step, inputs)
+    if forced:
+        return StagePlan(stage, "run", key, "forced", attempt=attempt, problem=problem)
+    changes, found = nearest(asked, history.manifests(stage))
+    if attempt is not None and not attempt.changes:
+        return StagePlan(stage, "run", key, "is unfinished", [], attempt=attempt, problem=problem)
+    if found is None:
+        reason = "was never built with these settings" if attempt else history.never_built()
     else:
-        reason = f"differs from {stage.name}/{nearest.key}, the nearest finished artifact"
-    return StagePlan(stage, "run", key, reason, changes)
-
-
-def _changes(
-    stage: Stage,
-    config: Config,
-    inputs: dict[str, str] | None,
-    sources: dict[str, str] | None,
-    store: Store,
-) -> tuple[list[Change], Manifest | None]:
-    """Compare with the finished artifact of the stage that differs in the fewest fields, the newest of those."""
-    best: tuple[list[Change], Manifest | None] = ([], None)
-    for manifest in store.manifests(stage.name):
-        old = _fields(stage, manifest.config, manifest.version, None, None)
-        new = _fields(stage, config.identity(), stage.version, inputs, sources)
-        if inputs is not None and sources is not None:
-            old |= {f"inputs.{name}": value for name, value in input_identity(stage, manifest.inputs).items()}
-            old |= {f"sources.{name}": digest for name, digest in manifest.sources.items()}
-        changes = [
-            Change(name, old.get(name), new.get(name))
-            for name in sorted({*old, *new})
-            if old.get(name) != new.get(name)
-        ]
-        if best[1] is None or len(changes) <= len(best[0]):
-            best = (changes, manifest)
-    return best
-
-
-def _fields(
-    stage: Stage,
-    config: dict[str, Any],
-    version: int,
-    inputs: dict[str, str] | None,
-    sources: dict[str, str] | None,
-) -> dict[str, Any]:
-    fields = {f"{stage.config_field}.{name}": value for name, value in _flat(config)}
-    fields["version"] = version
-    fields |= {f"inputs.{role}": digest for role, digest in (inputs or {}).items()}
-    fields |= {f"sources.{name}": digest for name, digest in (sources or {}).items()}
-    return fields
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
-    for name, item in value.items():
-        if isinstance(item, dict) and item:
-            found += _flat(item, f"{prefix}{name}.")
-        else:
-            found.append((prefix + name, item))
-    return found
+        reason = f"differs from {stage.name}/{found.key}, the nearest finished artifact"
+    return StagePlan(stage, "run", key, reason, changes, attempt=attempt, problem=problem)

@@ -18,12 +18,20 @@ class Config(BaseModel):
     excluded_from_key: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where something lies or how it is fetched, not what the result is."""
 
+    def outside_key(self) -> frozenset[str]:
+        """Return the fields that do not decide the result of this config: `excluded_from_key` or some of them.
+
+        Overridden where one field says whether another decides: what only watches may choose in another config.
+        """
+        return self.excluded_from_key
+
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide the result, as plain JSON values."""
+        outside = self.outside_key()
         return {
             name: _identity(value)
             for name, value in ((name, getattr(self, name)) for name in type(self).model_fields)
-            if name not in self.excluded_from_key
+            if name not in outside
         }
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from flows.chain import Step
-from flows.planning import StagePlan
+from flows.planning import StagePlan, check_foreseen
 from flows.runs.events import RunFinished, RunStarted, tell
 from flows.runs.record import new_record, recorded
 from flows.runs.request import Request, store_option
@@ -31,6 +31,7 @@ def run_stages(request: Request, run_id: str, execute: Execute) -> dict[str, Sta
                 result = execute(step, inputs, step.stage.name in request.force, stage.progress)
                 results[step.stage.name] = result
                 stage.finished(result)
+            check_foreseen(request.steps, {name: found.artifact for name, found in results.items()})
     return results
 
 

@@ -33,6 +33,14 @@ class ModelShape(Config):
     learned_positions: ClassVar[bool] = False
     """Whether `max_seq_len` is a hard limit; others read on beyond it, though they were not trained there."""
 
+    @property
+    def mixes_rows(self) -> bool:
+        """Whether what a row teaches depends on the rows that share its micro-batch, or on the draws made for it.
+
+        `train.micro_batch_size` then decides the result and is part of the key; else only rounding differs.
+        """
+        return False
+
     def classes(self) -> dict[str, int]:
         """Return the kinds of the classification heads and how many classes each has; none by default.
 

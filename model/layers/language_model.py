@@ -68,12 +68,20 @@ class LanguageModel(nn.Module):
         """Return `hidden`, and whatever of the pass `auxiliary_losses` needs."""
         return self.hidden(ids_BT, documents_BT), None
 
+    def before_step(self, seed: int, length: int) -> None:
+        """Draw what the losses of the next update sample, for rows of `length` tokens, from `seed` alone.
+
+        All micro-batches and processes of an update are given the same seed, so that they sample the same.
+        """
+
     def auxiliary_losses(
         self, trace: Any, documents_BT: Tensor | None, weights: Mapping[str, float]
     ) -> dict[str, Tensor]:
         """Return by name what is added to the language loss, scalars, from the trace of a `training_pass`.
 
-        The caller weighs each with `weights`, 1 if it is not named there; one of weight 0 may be left out.
+        Each is a mean over the rows of a number that follows from the row alone, unless the config's `mixes_rows`:
+        then an update is the same however it is cut into micro-batches. The caller weighs each with `weights`, 1
+        if it is not named there; one of weight 0 may be left out.
         """
         return {}
 

@@ -34,6 +34,8 @@ class Totals:
     """What the losses of one update count, over all its micro-batches and processes."""
 
     tokens: float
+    rows: float
+    """Sequences: what the means over rows are weighted with."""
     tone_labels: float = 0.0
     field_labels: float = 0.0
 

@@ -28,7 +28,21 @@ CHECKPOINT_PREFIX = "step-"
 class TrainConfig(Config):
     """How a model is trained: shape, data per step, optimizer, and how often it is looked at and saved."""
 
-    excluded_from_key: ClassVar[frozenset[str]] = frozenset({"checkpoint_every", "keep_checkpoints", "log_every"})
+    excluded_from_key: ClassVar[frozenset[str]] = frozenset(
+        {"checkpoint_every", "keep_checkpoints", "log_every", "eval_every", "eval_sequences", "micro_batch_size"}
+    )
+    """How often a training is looked at and saved changes no weight, so that a stopped one continues with other
+    values; what chose by the validation loss (early stopping, the best checkpoint) would have to take `eval_every`
+    and `eval_sequences` back in `outside_key`. Of the micro-batch see there. `max_steps` stays in the key: the
+    learning rate falls to its end, so that a longer training differs from its first step after the warm-up."""
+
+    def outside_key(self) -> frozenset[str]:
+        """Return what does not decide the weights.
+
+        `micro_batch_size` is how memory is used, like threads: gradients are sums over the update, so that only
+        their rounding differs. It decides where a model's rows are not independent (`mixes_rows`).
+        """
+        return self.excluded_from_key - ({"micro_batch_size"} if self.model.mixes_rows else set())
 
     model: AnyShape = preset_shape(DEFAULT)
     """The shape of the model: a preset's name such as `world-1m`, or its fields, on top of a `preset` or of a

@@ -2,11 +2,11 @@
 
     cross entropy + 0.05 heads + auxiliary losses, for a world model 0.02 utility + balance + z
 
-Cross entropy and heads are means over the whole update. Auxiliary losses are means over one micro-batch of one
-process, weighted with its share of the update's tokens: they depend on the size of a micro-batch and on which
-sequences share one. What they count over processes, such as the load of experts, is counted over the micro-batches
-that all processes compute at the same time, not over the update. What they draw follows from the seed, the step,
-the rank and the order of the micro-batches.
+All are means over the whole update: cross entropy over its targets, heads over their labels, auxiliary losses
+over its rows. So an update is the same, but for rounding, however it is cut into micro-batches and processes. Two
+models are exceptions and say so (`mixes_rows`): the router `softmax_aux` counts the load of experts over the
+micro-batches that all processes compute at the same time, and dropout is drawn for each micro-batch. What a loss
+samples follows from the seed and the step; what dropout draws also from the rank and the order of micro-batches.
 
 The objective wraps the model, since DeepSpeed and compilation hook into the forward pass of one module.
 Shapes: B sequences, T tokens, V vocabulary, N classes.
@@ -60,8 +60,8 @@ class Objective(nn.Module):
         loss = summed / totals.tokens
         losses = self.model.auxiliary_losses(trace, batch.documents, self.config.auxiliary_weights)
         if losses:
-            # Means over a micro-batch are weighted with its share of the update's tokens.
-            loss = loss + self._auxiliary(losses) * (batch.tokens / totals.tokens)
+            # Means over the rows of a micro-batch are weighted with its share of the update's rows.
+            loss = loss + self._auxiliary(losses) * (len(batch.inputs) / totals.rows)
         return loss + self._classification(batch, hidden, totals), summed
 
     def _auxiliary(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -79,6 +79,10 @@ class Objective(nn.Module):
                 self.metrics[f"{kind}_loss"] = summed.detach() / (labels[kind] >= 0).sum().clamp_min(1)
             loss = loss + self.config.classification_weight * summed / max(1.0, counts[kind])
         return loss
+
+    def before_step(self, seed: int, length: int) -> None:
+        """Let the model draw what its losses sample; called by all processes before each update, all alike."""
+        self.model.before_step(seed, length)
 
     def after_step(self, total: Callable[[Sequence[float]], list[float]], step: int) -> None:
         """Let the model do what follows an update; called by all processes after the one that completes `step`."""

@@ -39,6 +39,8 @@ def update(
     """Do the update that completes `step`, at the configured learning rate unless `rate` is given."""
     # What a model draws in a step, such as dropout, follows from the step: a resumed training draws the same.
     torch.manual_seed(step_seed(objective.config.seed, step, engine.rank))
+    # What a loss samples is the same for all micro-batches and processes, however many there are.
+    objective.before_step(step_seed(objective.config.seed, step), batches[0].inputs.shape[1])
     # Every target weighs the same, whichever micro-batch or process it is in.
     losses = [engine.backward(batch, totals) for batch in batches]
     grad_norm = engine.step(learning_rate(objective.config, step) if rate is None else rate)
@@ -60,12 +62,14 @@ def count(batches: Sequence[Batch]) -> list[float]:
     """Return what the losses of some micro-batches count, in the order of `Totals`."""
     sums = (
         sum(batch.tokens for batch in batches),
+        sum(len(batch.inputs) for batch in batches),
         sum(batch.tone_labels for batch in batches),
         sum(batch.field_labels for batch in batches),
     )
     return [float(value) for value in sums]
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the seed of what a process draws in a step."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()[:7], "big")
+def step_seed(seed: int, step: int, rank: int | None = None) -> int:
+    """Return the seed of what a process draws in a step; without a rank of what all draw alike."""
+    own = "" if rank is None else f" {rank}"
+    return int.from_bytes(hashlib.sha256(f"{seed} {step}{own}".encode()).digest()[:7], "big")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from storage.artifacts.layout import ARTIFACTS, LEASES, RUNS, is_part, manifest_path, parts_folder
+from storage.artifacts.layout import ARTIFACTS, LEASES, RUNS, attempt_path, is_part, manifest_path, parts_folder
 from storage.artifacts.lease import TAKEOVER, holder_is_gone
 from storage.artifacts.records import LeaseRecord, Part, Run, decode_record
 from storage.artifacts.store import Store
@@ -232,7 +232,7 @@ def _unreferenced(store: Store, folder: str, candidates: list[str]) -> list[str]
     _, stage, key = folder.split("/")
     manifest = store.manifest(stage, key)
     named = {f"{folder}/{file.path}" for file in (*manifest.files, *manifest.reports)} if manifest else set()
-    named.add(manifest_path(folder))
+    named |= {manifest_path(folder), attempt_path(folder)}
     left = [path for path in candidates if path not in named and not is_part(path, folder)]
     if not left:
         return []

@@ -26,6 +26,11 @@ def is_manifest(path: str) -> bool:
     return path == manifest_path(path.rpartition("/")[0])
 
 
+def attempt_path(folder: str) -> str:
+    """Return the path of the record of the attempt under way in the folder of an artifact."""
+    return f"{folder}/attempt.json"
+
+
 def parts_folder(folder: str) -> str:
     """Return the folder of the records of finished parts in the folder of an artifact."""
     return f"{folder}/parts"

@@ -1,4 +1,4 @@
-"""The JSON records of the store: part, manifest, run, pin, lease.
+"""The JSON records of the store: part, manifest, run, pin, lease, attempt.
 
 Every record carries its kind, its schema version and a checksum of itself, so that a flipped byte, a
 half-written file or a record of a newer release is an error that names the file instead of a wrong answer.
@@ -222,6 +222,28 @@ class LeaseRecord(Record):
     renewals: int
     expires: float
     """Unix time; a waiter with another clock also watches whether `renewals` still moves."""
+
+
+class Attempt(Record):
+    """What an artifact is being built from, written before its first part: who looks knows what is unfinished.
+
+    Replaced by the next attempt at the same key, removed when the manifest is there.
+    """
+
+    kind = "attempt"
+    schema_version = 1
+    if_deleted = "; plans then no longer name that attempt, it is continued all the same"
+
+    stage: str
+    version: int
+    key: str
+    config: JsonDict
+    inputs: dict[str, InputRef]
+    sources: dict[str, str]
+    recipe_name: str
+    run_id: str
+    host: str
+    started: str
 
 
 def encode_record(record: Record) -> bytes:

@@ -9,8 +9,18 @@ from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
 from storage.artifacts.gc import Garbage, collect, plan_garbage
-from storage.artifacts.layout import ARTIFACTS, LEASES, PINS, RUNS, is_manifest, is_part, manifest_path
+from storage.artifacts.layout import (
+    ARTIFACTS,
+    LEASES,
+    PINS,
+    RUNS,
+    attempt_path,
+    is_manifest,
+    is_part,
+    manifest_path,
+)
 from storage.artifacts.records import (
+    Attempt,
     LeaseRecord,
     Manifest,
     Part,
@@ -75,10 +85,12 @@ def verify_store(store: Store, stage: str | None = None) -> Iterator[Problem]:
 
 
 def _verify_artifact(store: Store, pool: ThreadPoolExecutor, folder: str, paths: list[str]) -> Iterator[Problem]:
-    kinds: dict[str, type[Manifest] | type[Part]] = {}
+    kinds: dict[str, type[Manifest] | type[Part] | type[Attempt]] = {}
     for path in paths:
         if path == manifest_path(folder):
             kinds[path] = Manifest
+        elif path == attempt_path(folder):
+            kinds[path] = Attempt
         elif is_part(path, folder):
             kinds[path] = Part
     named: dict[tuple[str, int, str], _Named] = {}
@@ -164,6 +176,9 @@ def _contradiction(path: str, record: Record) -> str:
         return ""
     if isinstance(record, LeaseRecord):
         return ""
+    if isinstance(record, Attempt):
+        own = (record.stage, record.key) == place.parts[-3:-1]
+        return "" if own else f"must lie with its own artifact, found the attempt at {record.stage}/{record.key}"
     name = record.part if isinstance(record, Part) else record.name if isinstance(record, Pin) else ""
     name = record.run_id if isinstance(record, Run) else name
     return "" if place.name == f"{name}.json" else f"must lie under its own name, found the record of {name!r}"

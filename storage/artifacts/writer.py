@@ -2,14 +2,23 @@
 
 import logging
 import re
+import socket
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from storage.artifacts.layout import artifact_folder, checked_name, manifest_path, parts_folder, record_path
+from storage.artifacts.layout import (
+    artifact_folder,
+    attempt_path,
+    checked_name,
+    manifest_path,
+    parts_folder,
+    record_path,
+)
 from storage.artifacts.records import (
+    Attempt,
     JsonDict,
     Manifest,
     Part,
@@ -47,6 +56,31 @@ class ArtifactWriter:
         self.key = key
         self.attempt = uuid.uuid4().hex[:12]
         self.folder = artifact_folder(stage, key)
+
+    def begin(
+        self,
+        *,
+        version: int,
+        config: JsonDict,
+        inputs: Mapping[str, Artifact],
+        sources: Mapping[str, str],
+        recipe_name: str,
+        run_id: str,
+    ) -> None:
+        """Record what this attempt builds from, so that plans can name it if it does not come to its end."""
+        attempt = Attempt(
+            stage=self.stage,
+            version=version,
+            key=self.key,
+            config=config,
+            inputs={name: artifact.reference for name, artifact in inputs.items()},
+            sources=dict(sources),
+            recipe_name=recipe_name,
+            run_id=run_id,
+            host=socket.gethostname(),
+            started=now(),
+        )
+        self._written(attempt_path(self.folder), attempt)
 
     def parts(self) -> dict[str, Part]:
         """Return the committed parts by name.
@@ -205,7 +239,9 @@ class ArtifactWriter:
         )
         for error in Artifact(self.store, manifest).wrong_sizes((*manifest.files, *manifest.reports)).values():
             raise error
-        return Artifact(self.store, self._written(manifest_path(self.folder), manifest))
+        artifact = Artifact(self.store, self._written(manifest_path(self.folder), manifest))
+        self.store.backend.delete(attempt_path(self.folder))
+        return artifact
 
     def _read_part(self, path: str) -> Part | None:
         try:

@@ -116,6 +116,14 @@ def _build(
     if not resume:
         writer.forget_parts()
     _remove_abandoned_scratch(context.store.scratch(stage.name, key))
+    writer.begin(
+        version=stage.version,
+        config=config.identity(),
+        inputs=inputs,
+        sources=sources,
+        recipe_name=str(context.recipe.get("name", "")),
+        run_id=context.run_id,
+    )
     stage_context = StageContext(writer, context.execution, context.progress)
     parts = stage.build(config, **inputs, context=stage_context)
     lease.check()  # in a thread that the heartbeat cannot interrupt

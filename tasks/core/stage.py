@@ -55,6 +55,13 @@ class Stage:
     """Whether a recipe that does not mention it has it; one of another package is better asked for."""
     check: Callable[[Any], None] | None = None
     """Raises ValueError for a section that its config alone could not refuse: what other stages know decides."""
+    foresee: Callable[[Any, Mapping[str, Artifact]], None] | None = None
+    """Raises InputError for inputs that it could not use, given by name those that exist so far.
+
+    Called by plans, and by a run as soon as an input is there: what stands between is then not built in vain. It
+    looks at counts and parts, not at everything; a `LazyFunction` where it imports what planning does not need."""
+    describe_attempt: Callable[[JsonDict, Sequence[str]], str] | None = None
+    """Says how far an unfinished attempt came, from its config and the names of its parts: `step 120 of 400`."""
     quotes_inputs: bool = False
     """Its result says how its inputs were made and what from, so that their keys are part of its own."""
     highlight: bool = False
@@ -66,6 +73,13 @@ class Stage:
     def config_field(self) -> str:
         """The field of a recipe that configures this stage."""
         return self.name.replace("-", "_")
+
+
+def attempt_progress(stage: Stage, config: JsonDict, parts: Sequence[str]) -> str:
+    """Say how far an unfinished attempt at a stage came, in its own words or in parts."""
+    if stage.describe_attempt is not None:
+        return stage.describe_attempt(config, parts)
+    return f"{len(parts)} part{'' if len(parts) == 1 else 's'} done"
 
 
 @dataclass(frozen=True)

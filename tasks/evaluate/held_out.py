@@ -8,8 +8,8 @@ import zstandard
 from xxhash import xxh64_intdigest
 
 from storage.artifacts.store import Artifact
-from storage.errors import InputError
 from storage.formats.documents import DOCUMENTS, TRAIN, Document, read_documents, shard_prefix
+from tasks.evaluate.foresee import no_held_out_text
 
 SAMPLE_SHARDS = 16
 
@@ -48,10 +48,7 @@ def read_held_out(corpus: Artifact, split: str, max_bytes_per_subset: int) -> di
                 group.texts.append(text)
                 group.text_bytes += len(text.encode())
     if not any(group.texts for group in subsets.values()):
-        raise InputError(
-            f"the split {split!r} of {corpus.ref} must hold documents to evaluate on, found none; give the "
-            f"download stage {split} documents (or were all dropped? see `pile show`), or set evaluate.split"
-        )
+        raise no_held_out_text(corpus, split)
     return {subset: group for subset, group in sorted(subsets.items()) if group.texts}
 
 

@@ -3,6 +3,7 @@
 from storage.registry import LazyFunction
 from tasks.core.stage import Stage
 from tasks.evaluate.config import EvaluateConfig
+from tasks.evaluate.foresee import check_held_out
 
 STAGE = Stage(
     name="evaluate",
@@ -10,5 +11,6 @@ STAGE = Stage(
     config=EvaluateConfig,
     build=LazyFunction("tasks.evaluate.build:evaluate_model"),
     inputs={"model": "train", "tokenizer": "train-tokenizer", "corpus": "dedup"},
+    foresee=check_held_out,
     highlight=True,
 )

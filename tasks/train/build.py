@@ -5,16 +5,19 @@ import logging
 from collections.abc import Sequence
 
 from model.training.config import CHECKPOINT_PREFIX, FINAL, METRICS_LOG, REPORT, TrainConfig
-from model.training.job import ArtifactRef, TrainingJob
+from model.training.job import ArtifactRef, TrainerStatus, TrainingJob
 from storage.artifacts.records import JsonDict, Part
 from storage.artifacts.store import Artifact
-from storage.errors import InputError
+from storage.errors import Fault, InputError
 from tasks.core.context import StageContext
 from tasks.core.cores import usable_cores
 from tasks.core.execution import Execution
 from tasks.train.process import failure, run_trainer
 
 log = logging.getLogger(__name__)
+
+MEMORY_SIGNS = ("OutOfMemoryError", "MemoryError", "out of memory", "can't allocate memory", "SIGKILL")
+"""In what a trainer says of its end: torch on a GPU and on a CPU, Python, and a kill by the kernel."""
 
 
 def train_model(
@@ -30,7 +33,7 @@ def train_model(
         status = run_trainer(job, context.progress)
         parts = context.writer.parts()
         if FINAL not in parts:
-            raise failure(status)
+            raise out_of_memory(job, status, checkpoint_names(parts)) or failure(status)
     for name in checkpoint_names(parts):
         context.writer.discard(name)
     report_training(parts[FINAL], parts.get(REPORT), context)
@@ -40,6 +43,34 @@ def train_model(
 def checkpoint_names(parts: dict[str, Part]) -> tuple[str, ...]:
     """Return the parts that are checkpoints, oldest first."""
     return tuple(sorted(name for name in parts if name.startswith(CHECKPOINT_PREFIX)))
+
+
+def out_of_memory(job: TrainingJob, status: TrainerStatus, checkpoints: Sequence[str]) -> Fault | None:
+    """Return the error for a trainer that memory did not suffice for, or that was killed as for that; else None.
+
+    A Fault, not an InputError: another program may have had the memory, and a retry continues.
+    """
+    if status.state != "failed" or not any(sign in status.message for sign in MEMORY_SIGNS):
+        return None
+    config = job.config
+    share = config.global_batch_size // job.processes
+    smaller = max((size for size in range(1, config.micro_batch_size // 2 + 1) if share % size == 0), default=0)
+    step = int(checkpoints[-1].removeprefix(CHECKPOINT_PREFIX)) if checkpoints else 0
+    if "micro_batch_size" not in config.outside_key():
+        then = "the run then starts anew, since with this model the micro-batch decides the result"
+    else:
+        then = (
+            f"the run then continues from step {step}" if step else "there is no checkpoint yet to continue from"
+        )
+    advice = f"set train.micro_batch_size={smaller} (now {config.micro_batch_size}); {then}"
+    if not smaller:
+        advice = (
+            "its micro_batch_size is 1 already: choose a smaller train.model or a shorter pack.sequence_length"
+        )
+    return Fault(
+        f"the training must fit into memory, but {status.message}; if memory ran out, {advice}; else run "
+        f"it again, which continues from step {step}"
+    )
 
 
 def training_job(

@@ -7,7 +7,10 @@ Output  final      roles `weights` (model.safetensors) and `model-config`
 Rerun   continues from the newest intact checkpoint, a part `step-000100` that goes when `final` is there.
 """
 
-from model.training.config import TrainConfig
+from collections.abc import Sequence
+
+from model.training.config import CHECKPOINT_PREFIX, FINAL, TrainConfig
+from storage.artifacts.records import JsonDict
 from storage.registry import LazyFunction
 from tasks.core.stage import Stage
 from tasks.labels.classes import CLASSES
@@ -24,12 +27,23 @@ def check_classes(config: TrainConfig) -> None:
             )
 
 
+def describe_attempt(config: JsonDict, parts: Sequence[str]) -> str:
+    """Say which step the newest checkpoint of an unfinished training holds."""
+    if FINAL in parts:
+        return "all steps done"
+    steps = [int(part.removeprefix(CHECKPOINT_PREFIX)) for part in parts if part.startswith(CHECKPOINT_PREFIX)]
+    return f"step {max(steps)} of {config['max_steps']}" if steps else "no checkpoint yet"
+
+
 STAGE = Stage(
     name="train",
-    version=2,  # 2: families of models, documents isolated, parameters named as in transformers
+    # 2: families of models, documents isolated, parameters named as in transformers; 3: auxiliary losses are means
+    # over the rows of an update, whatever its micro-batches
+    version=3,
     config=TrainConfig,
     build=LazyFunction("tasks.train.build:train_model"),
     inputs={"sequences": "pack", "tokenizer": "train-tokenizer"},
     check=check_classes,
+    describe_attempt=describe_attempt,
     highlight=True,
 )

@@ -161,7 +161,7 @@ def _shares(engine: Engine, micro_batch_size: int) -> list[tuple[int, int]]:
 
 
 def _step(engine: Engine, work: Work, step: int) -> tuple[float, float]:
-    totals = Totals(float(rows(step)[1].sum()))
+    totals = Totals(float(rows(step)[1].sum()), CONFIG.global_batch_size)
     shares = _shares(engine, work.micro_batch_size)
     summed = [engine.backward(batch_of(step, *share), totals) for share in shares]
     norm = engine.step(RATES[step - 1])

@@ -163,7 +163,7 @@ def loss_reaches_every_parameter(family: Family[Any], config: ModelConfig) -> No
     model, ids = varied_model(family, config).train(), random_ids(config, 2, 33)
     inputs, targets = ids[:, :-1], ids[:, 1:]
     batch = Batch(inputs, targets, torch.ones_like(inputs).bool(), inputs.numel(), torch.zeros_like(inputs))
-    loss, summed = Objective(model, TrainConfig())(batch, Totals(batch.tokens))
+    loss, summed = Objective(model, TrainConfig())(batch, Totals(batch.tokens, len(inputs)))
     assert math.isfinite(float(loss.detach()))
     assert math.isfinite(float(summed.detach()))
     loss.backward()

@@ -201,7 +201,7 @@ def _key(stage: Stage, config: Config) -> str:
 def _fields(config: Config) -> Iterator[tuple[tuple[str, ...], bool]]:
     """Yield the path of every field, those of configs inside included, and whether it is excluded from the key."""
     for name in type(config).model_fields:
-        is_excluded = name in config.excluded_from_key
+        is_excluded = name in config.outside_key()
         yield (name,), is_excluded
         if isinstance(inner := getattr(config, name), Config):
             for path, inner_is_excluded in _fields(inner):

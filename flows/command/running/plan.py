@@ -3,6 +3,7 @@
 import argparse
 
 from flows.command.output import print_json
+from flows.differences import changes_text
 from flows.planning import StagePlan, make_plan
 from flows.recipes.reading import parse_override
 from flows.runs.request import Request
@@ -39,10 +40,13 @@ def why(options: argparse.Namespace) -> int:
 def _plans(options: argparse.Namespace, target: str, force: list[str]) -> list[StagePlan]:
     overrides = dict(parse_override(text) for text in options.overrides)
     request = Request.checked(options.recipe, overrides, target, force, options.store)
-    return make_plan(request.steps, request.store, request.force)
+    return make_plan(request.steps, request.store, request.force, request.recipe.name)
 
 
 def _why(stage_plan: StagePlan) -> str:
-    changes = "; ".join(f"{c.field}: {c.old!r} -> {c.new!r}" for c in stage_plan.changes[:8])
-    more = f"; and {len(stage_plan.changes) - 8} more" if len(stage_plan.changes) > 8 else ""
-    return f"{stage_plan.reason} ({changes}{more})" if changes else stage_plan.reason
+    reason = stage_plan.reason
+    if stage_plan.changes:
+        reason += f" ({changes_text(stage_plan.changes)})"
+    if stage_plan.attempt is not None:
+        reason += f"; {stage_plan.attempt}"
+    return f"{reason}; CANNOT SUCCEED: {stage_plan.problem}" if stage_plan.problem else reason

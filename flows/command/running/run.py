@@ -12,7 +12,7 @@ from flows.command.store.finding import find_run
 from flows.command.store.show import print_results
 from flows.console.json_lines import JsonLines
 from flows.console.plain import PlainConsole
-from flows.planning import make_plan
+from flows.planning import attempt_lines, make_plan
 from flows.recipes.reading import parse_override
 from flows.runs.events import Event, RunFinished, StageProgress, StageStarted, listening
 from flows.runs.request import Request, new_run_id
@@ -27,7 +27,9 @@ def run(options: argparse.Namespace) -> int:
     request = Request.checked(options.recipe, overrides, options.target, options.force, options.store)
     if options.detach:
         return run_detached(options, request)
-    plans = make_plan(request.steps, request.store, request.force)
+    plans = make_plan(request.steps, request.store, request.force, request.recipe.name)
+    for line in [] if options.quiet else attempt_lines(plans):
+        print(line, file=sys.stderr)
     with _watched(options), _way_on():
         if all(plan.state == "cached" for plan in plans):
             run_id = new_run_id()

@@ -25,6 +25,11 @@ class GPT2Shape(ModelShape):
     """Added to the variance in LayerNorm."""
 
     @property
+    def mixes_rows(self) -> bool:
+        """With dropout: what is left out is drawn for a whole micro-batch."""
+        return self.dropout > 0
+
+    @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.d_model // self.n_heads

@@ -33,6 +33,11 @@ class RopeShape(ModelShape):
     """Part of the activations that is left out in training; helps when a small corpus is read many times."""
 
     @property
+    def mixes_rows(self) -> bool:
+        """With dropout: what is left out is drawn for a whole micro-batch."""
+        return self.dropout > 0
+
+    @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.d_model // self.n_heads

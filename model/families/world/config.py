@@ -86,6 +86,11 @@ class WorldShape(ModelShape):
         return self.route_scale or math.sqrt(self.top_k)
 
     @property
+    def mixes_rows(self) -> bool:
+        """With the router of Qwen3-Next: its balance loss counts the experts' load over a micro-batch."""
+        return self.router == "softmax_aux"
+
+    @property
     def is_hybrid(self) -> bool:
         """Whether Qwen3-Next can express it: no context layer, no heads, its router, its DeltaNet."""
         return (

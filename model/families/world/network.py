@@ -25,7 +25,7 @@ from model.families.world.balance import (
 )
 from model.families.world.context.block_cache import ContextBlockCache
 from model.families.world.context.layer import ContextLayer
-from model.families.world.context.utility import mean_utility_loss
+from model.families.world.context.utility import mean_utility_loss, sample_places
 from model.families.world.delta_net import DeltaState, GatedDeltaNet
 from model.families.world.experts import MixtureOfExperts
 from model.families.world.forward_context import ForwardContext, SuperblockContext
@@ -63,6 +63,8 @@ class WorldModel(LanguageModel):
         self.lm_head = None if config.tie_embeddings else Linear(config.d_model, config.vocab_size)
         self.loads_LE: Tensor | None = None
         """Tokens that chose each expert in the last update, over all processes."""
+        self.places_Q: Tensor | None = None
+        """Places whose queries teach the context layers in this update; without them each pass draws its own."""
         if config.n_tones:
             self.tone_head = Linear(config.d_model, config.n_tones, bias=True)
             self.field_head = Linear(config.d_model, config.n_fields, bias=True)
@@ -112,6 +114,12 @@ class WorldModel(LanguageModel):
             ]
         )
 
+    def before_step(self, seed: int, length: int) -> None:
+        """Draw the places whose queries teach the context layers."""
+        if self.context:
+            generator = torch.Generator().manual_seed(seed)
+            self.places_Q = sample_places(length, self.device, generator=generator)
+
     def training_pass(self, ids_BT: Tensor, documents_BT: Tensor | None = None) -> tuple[Tensor, Trace]:
         """Return `hidden` and the trace of routers and context layers."""
         trace = Trace()
@@ -124,7 +132,9 @@ class WorldModel(LanguageModel):
         losses = {"router_loss": router_loss(trace.routers)}
         if trace.contexts and weights.get("utility_loss", 1.0):
             window, documents_BT = self.config.context_window, number_documents(documents_BT)
-            losses["utility_loss"] = mean_utility_loss(trace.contexts, trace.queries_keys, window, documents_BT)
+            losses["utility_loss"] = mean_utility_loss(
+                trace.contexts, trace.queries_keys, window, documents_BT, self.places_Q
+            )
         return losses
 
     def head_logits(self, hidden: Tensor) -> dict[str, Tensor]:

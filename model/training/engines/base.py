@@ -69,8 +69,7 @@ class Engine(Protocol):
     The loop owns the data order, the learning rate, the checkpoints and the log, so that every engine trains the
     same model: in float32 the cross entropy of an update agrees with plain torch to 1e-6, however it is cut into
     micro-batches and spread over processes. What is computed is `objective(batch, totals)`, whose result is this
-    micro-batch's share of the update's loss; shares are summed, never averaged. (Auxiliary losses are means over a
-    micro-batch, so that a model with such depends, a little, on how large one is: see `model.training.objective`.)
+    micro-batch's share of the update's loss; shares are summed, never averaged.
 
     The optimizer is that of `model.training.optimizers`, with the gradient's norm over all parameters clipped to
     `max_grad_norm` first. A training that is continued from its `state` by the same engine on as many processes

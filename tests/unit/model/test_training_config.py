@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from model.families.gpt2.config import GPT2Shape
 from model.families.presets import preset_shape
 from model.families.rope.config import RopeShape
 from model.training.config import TrainConfig, model_config_for
@@ -44,8 +45,27 @@ def test_hybrid_whose_experts_transformers_cannot_multiply_is_refused(width: str
 def test_identity_leaves_out_how_often_a_training_is_saved_and_logged() -> None:
     config = TrainConfig()
     assert changed(config, checkpoint_every=7, keep_checkpoints=5, log_every=3).identity() == config.identity()
+    assert changed(config, eval_every=7, eval_sequences=0).identity() == config.identity()
+    assert changed(config, max_steps=config.max_steps + 1).identity() != config.identity()
     assert changed(config, seed=1).identity() != config.identity()
     assert changed(config, model=RopeShape(d_ff=256)).identity() != config.identity()
+
+
+@pytest.mark.parametrize(
+    ("model", "decides"),
+    [
+        (preset_shape("world-1m"), False),
+        (changed(preset_shape("world-1m"), router="softmax_aux"), True),
+        (RopeShape(), False),
+        (RopeShape(dropout=0.1), True),
+        (GPT2Shape(n_layers=1, n_heads=1, d_model=8), False),
+        (GPT2Shape(n_layers=1, n_heads=1, d_model=8, dropout=0.1), True),
+    ],
+    ids=str,
+)
+def test_micro_batches_decide_the_result_only_of_models_that_mix_their_rows(model: Any, decides: bool) -> None:
+    configs = [TrainConfig(model=model, micro_batch_size=size) for size in (2, 4)]
+    assert (configs[0].identity() != configs[1].identity()) == decides
 
 
 @pytest.mark.parametrize(("vocab_size", "rows"), [(1, 64), (64, 64), (65, 128), (4096, 4096)])

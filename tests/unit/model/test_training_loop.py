@@ -41,6 +41,7 @@ CONFIG = TrainConfig(
     eval_sequences=5,
     log_every=1,
 )
+WORLD = changed(preset_shape("world-1m"), d_model=16, num_experts=4, top_k=2, key_dim=8)
 CHANGING = ("seconds", "tokens_per_second")
 
 
@@ -175,6 +176,45 @@ def test_losses_do_not_depend_on_the_micro_batch_size(tiny_corpus, job_for, micr
     for name in ("loss", "val_loss", "grad_norm"):
         values = [record[name] for record in metrics_of(other) if name in record]
         assert values == pytest.approx([record[name] for record in expected if name in record], abs=1e-6)
+
+
+@pytest.mark.parametrize("model", [CONFIG.model, WORLD], ids=["rope", "world"])
+def test_how_often_a_training_is_looked_at_changes_no_weight(make_corpus, job_for, tmp_path, model) -> None:
+    """So that it is not part of the key: measuring draws nothing and leaves the routers' counts alone."""
+    corpus = make_corpus(tmp_path / "corpus", probes=Probes(1, 2))
+    config = changed(CONFIG, model=model, max_steps=5, utility_weight=0.1)
+    found = set()
+    for watching in (
+        {},
+        {"eval_every": 1, "eval_sequences": 7},
+        {"eval_sequences": 0, "log_every": 3},
+        {"checkpoint_every": 1, "keep_checkpoints": 1},
+    ):
+        job = job_for(corpus, changed(config, **watching))
+        assert job.identity_digest() == job_for(corpus, config).identity_digest()
+        train(job, never)
+        found.add(weights_of(job))
+        writer_of(job).forget_parts()
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("model", [CONFIG.model, WORLD], ids=["rope", "world"])
+def test_stopped_training_continues_with_smaller_micro_batches(make_corpus, job_for, tmp_path, model) -> None:
+    """As after running out of memory: at the checkpoint, with the losses of an undisturbed training."""
+    corpus = make_corpus(tmp_path / "corpus", probes=Probes(1, 2))
+    config = changed(CONFIG, model=model, max_steps=6, utility_weight=0.1)
+    job = job_for(corpus, config)
+    train(job, never)
+    expected = metrics_of(job)
+    shutil.rmtree(Store(job.store).backend.local("artifacts/train"))
+    with pytest.raises(KeyboardInterrupt):
+        train(job, Power(4))
+    smaller = changed(resumed(job), config=changed(config, micro_batch_size=1))
+    assert smaller.checkpoints == ("step-000003",)
+    train(smaller, never)
+    for name in ("loss", "val_loss", "grad_norm"):
+        values = [record[name] for record in metrics_of(job) if name in record]
+        assert values == pytest.approx([record[name] for record in expected if name in record], abs=1e-5)
 
 
 @pytest.mark.parametrize("steps_before", [(4,), (6,), (7,), (3, 2, 1)], ids=str)

@@ -144,17 +144,14 @@ def test_token_that_is_looked_at_from_afar_has_the_highest_label() -> None:
     assert targets.urgency_BT[0].argmin() == 3
 
 
-def test_loss_is_the_mean_cross_entropy_over_valid_tokens() -> None:
+def test_loss_is_the_mean_over_rows_of_the_mean_cross_entropy_of_valid_tokens() -> None:
     targets = targets_of(*queries_and_keys(), DOCUMENTS)
     scores = scores_of(torch.rand(BATCH, LENGTH), torch.rand(BATCH, LENGTH))
     expected = 0.0
     for score, label, valid in [(scores[0], *targets[0::2]), (scores[1], *targets[1::2])]:
-        terms = [
-            -y * math.log(p) - (1 - y) * math.log(1 - p)
-            for p, y, ok in zip(*(t.flatten().tolist() for t in (score, label, valid)), strict=True)
-            if ok
-        ]
-        expected += sum(terms) / len(terms)
+        for row in zip(score.tolist(), label.tolist(), valid.tolist(), strict=True):
+            terms = [-y * math.log(p) - (1 - y) * math.log(1 - p) for p, y, ok in zip(*row, strict=True) if ok]
+            expected += sum(terms) / len(terms) / len(score)
     assert utility_loss(scores, targets).item() == pytest.approx(expected, rel=1e-5)
 
 

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 from model.families.world.context.layer import ContextScores
 
+N_QUERY = 64
+"""Queries of a row that labels come from, at most."""
+
 
 class UtilityTargets(NamedTuple):
     """Labels for the scores of each token, and where there is one: an invalid token has no query in its band."""
@@ -33,8 +36,9 @@ def utility_targets(
     scale: float,
     window: int,
     documents_BT: Tensor | None = None,
-    n_query: int = 64,
+    n_query: int = N_QUERY,
     generator: torch.Generator | None = None,
+    places_Q: Tensor | None = None,
 ) -> UtilityTargets:
     """Return how much attention each token gets, as its rank among the tokens of its row: labels in (0, 1).
 
@@ -42,9 +46,10 @@ def utility_targets(
     teach itself. Importance counts queries more than `window` tokens later, urgency those 1 to `window` later, of
     the same document. Attention is taken times the number of keys that the query sees, so that 1 is what a uniform
     one would give and keys that only late queries see are not at a disadvantage. Ranks have the mean 0.5 by
-    construction, so the scores cannot all run to one side.
+    construction, so the scores cannot all run to one side. The queries are those at `places_Q`, else drawn.
     """
-    places_Q = _sample(q_BHTD.shape[2], n_query, generator, q_BHTD.device)
+    if places_Q is None:
+        places_Q = sample_places(q_BHTD.shape[2], q_BHTD.device, n_query, generator)
     age_QT = places_Q[:, None] - torch.arange(q_BHTD.shape[2], device=q_BHTD.device)
     visible_BQT = (age_QT >= 0).expand(len(q_BHTD), -1, -1)
     if documents_BT is not None:
@@ -60,7 +65,8 @@ def utility_targets(
 def utility_loss(scores: ContextScores, targets: UtilityTargets) -> Tensor:
     """Return the mean cross entropy of importance plus that of urgency, in nats; the caller weights it.
 
-    Without a valid token a mean is 0 and keeps its gradient graph: all ranks must run the same one.
+    The mean over the valid tokens of a row, then over the rows: a row counts the same in every micro-batch.
+    Without a valid token a row's mean is 0 and keeps its gradient graph: all ranks must run the same one.
     """
     # Scores are float32 sigmoids; autocast would refuse a cross entropy of probabilities.
     with torch.autocast(scores.importance_BT.device.type, enabled=False):
@@ -74,11 +80,16 @@ def mean_utility_loss(
     queries_keys: Sequence[tuple[Tensor, Tensor]],
     window: int,
     documents_BT: Tensor | None,
+    places_Q: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean over the superblocks of a pass; `documents_BT` as `number_documents` gives them."""
+    """Return the mean over the superblocks of a pass; `documents_BT` as `number_documents` gives them.
+
+    The queries are those at `places_Q` if they were drawn for rows of this length, else drawn here.
+    """
     losses = []
     for scores, (queries, keys) in zip(contexts, queries_keys, strict=True):
-        targets = utility_targets(queries, keys, queries.shape[-1] ** -0.5, window, documents_BT)
+        scale = queries.shape[-1] ** -0.5
+        targets = utility_targets(queries, keys, scale, window, documents_BT, places_Q=places_Q)
         losses.append(utility_loss(scores, targets))
     return torch.stack(losses).mean()
 
@@ -107,7 +118,9 @@ def spearman(score_BT: Tensor, target_BT: Tensor, valid_BT: Tensor) -> float:
     return sum(correlations) / len(correlations) if correlations else math.nan
 
 
-def _sample(length: int, n_query: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+def sample_places(
+    length: int, device: torch.device, n_query: int = N_QUERY, generator: torch.Generator | None = None
+) -> Tensor:
     """Draw distinct places of a row, on the generator's device."""
     source = device if generator is None else generator.device
     return torch.randperm(length, generator=generator, device=source)[:n_query].to(device)
@@ -138,7 +151,7 @@ def _ranked(relative_BQT: Tensor, band_BQT: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean(loss_BT: Tensor, valid_BT: Tensor) -> Tensor:
-    return (loss_BT * valid_BT).sum() / valid_BT.sum().clamp(min=1)
+    return ((loss_BT * valid_BT).sum(dim=-1) / valid_BT.sum(dim=-1).clamp(min=1)).mean()
 
 
 def _mean_ranks(values: Tensor) -> Tensor:
