@@ -4,8 +4,9 @@
 - of what its recipe made in its stage it was finished last (of the undamaged, too), or it is what a run of that
   recipe used last, whatever runs came after
 - one of the newest runs of its recipe names it. Only runs that ended `done` and made something push older ones
-  out, and only those that had no other stages; equal results count once. So what a stopped run needs to go on
-  stays, and neither failed runs nor those that found all finished or stopped early cost a good result its place
+  out, and only those that they cover: their stages or, if they were stopped, their target. Equal results count
+  once. So what a stopped run needs to go on stays, and no failed, empty or partial run costs a good result its
+  place
 - it is young, a young run names it, or a run is at work on it
 
 Where a record that might protect something cannot be read, nothing is decided: the error says which one.
@@ -145,22 +146,26 @@ def _kept_runs(
     needs: Needs, runs: list[tuple[Run, float]], keep: int, oldest: float, working: set[str]
 ) -> list[tuple[Run, str]]:
     kept = []
-    results: dict[str, dict[frozenset[Ref], frozenset[str]]] = defaultdict(dict)
+    useful: dict[str, list[Run]] = defaultdict(list)
     for run, changed in sorted(runs, key=lambda found: found[0].started, reverse=True):
         refs = frozenset(_refs(run))
-        begun = frozenset(stage.stage for stage in run.stages)
-        newer = results[run.recipe_name]
-        pushing = sum(begun <= stages for other, stages in newer.items() if other != refs)
+        pushing = {frozenset(_refs(newer)) for newer in useful[run.recipe_name] if _covers(newer, run)} - {refs}
         # A run holds no lease between two stages, but it has just written down the one that it finished.
         if run.run_id in working or (run.state == "running" and changed > oldest):
             kept.append((run, f"run {run.run_id} is at work"))
-        elif pushing < keep:
+        elif len(pushing) < keep:
             kept.append((run, f"of run {run.run_id}, which {keep} newer results have not replaced"))
         elif changed > oldest:
             kept.append((run, f"young run {run.run_id} used it"))
         if _is_useful(run) and all(ref in needs.manifests and is_whole(needs, ref) for ref in refs):
-            newer[refs] = begun
+            useful[run.recipe_name].append(run)
     return kept
+
+
+def _covers(newer: Run, run: Run) -> bool:
+    """Tell whether a run has made all that an older one has, or, of one that was stopped, was asked to make."""
+    has_all = {stage.stage for stage in run.stages} <= {stage.stage for stage in newer.stages}
+    return has_all and (run.state == "done" or newer.target in (run.target, "all"))
 
 
 def _is_useful(run: Run) -> bool:

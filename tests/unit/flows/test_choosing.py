@@ -75,7 +75,7 @@ def test_what_has_no_model_is_refused_with_those_that_have(store: Store, what: s
 def test_damaged_newest_model_is_an_error_that_names_the_next(store: Store) -> None:
     [data] = store.paths("artifacts/train/own/data")
     store.backend.delete(data)
-    with pytest.raises(CorruptFileError, match="train/own.*the next newest is train/demo"):
+    with pytest.raises(CorruptFileError, match=r"train/own.*the next newest is train/demo"):
         choose_model(store, None)
     assert choose_model(store, "demo").ref == "train/demo"
 
