@@ -40,6 +40,14 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def age(seconds: float) -> str:
+    """Return a span of time for people, in one unit: `3 days`."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= length:
+            return counted(int(seconds // length), unit)
+    return counted(max(0, int(seconds)), "seconds")
+
+
 def text_table(rows: list[dict[str, Any]], *, cut: bool = False) -> str:
     """Return rows as aligned plain text with a head line; numbers to the right.
 

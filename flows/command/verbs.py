@@ -79,8 +79,14 @@ def _verify(parser: Parser) -> None:
 
 def _gc(parser: Parser) -> None:
     parser.add_argument("--delete", action="store_true", help="delete it; without this nothing is deleted")
-    parser.add_argument("--keep-runs", type=int, default=3, help="newest runs of each recipe to keep (3)")
-    parser.add_argument("--min-age-hours", type=float, default=24.0, help="leave younger files alone (24)")
+    parser.add_argument("--kept", action="store_true", help="list what stays, and why, instead of what goes")
+    parser.add_argument(
+        "--keep-runs", type=int, default=3,
+        help="newest results of each recipe to keep; failed and empty runs do not count (3)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-age-hours", type=float, default=24.0, help="leave alone what is younger, finished or not (24)"
+    )
 
 
 def _pin(parser: Parser) -> None:
@@ -112,7 +118,9 @@ def _estimate(parser: Parser) -> None:
 
 
 def _generate(parser: Parser) -> None:
-    parser.add_argument("what", nargs="?", help="train/key, publish/key, a stage of the newest run, or a folder")
+    parser.add_argument(
+        "what", nargs="?", help="recipe, run id, stage, stage/key or folder (default: the model finished last)"
+    )
     parser.add_argument(
         "--prompt", nargs="+", action="extend", metavar="TEXT", help="- reads standard input; put what before it"
     )
@@ -156,7 +164,7 @@ VERBS = {
     "show": Verb("show a run or an artifact", f"{SHOW}:show", _show),
     "lineage": Verb("show what an artifact was made from", f"{SHOW}:lineage", _lineage),
     "verify": Verb("read every record and file; name those that are damaged", f"{UPKEEP}:verify", _verify),
-    "gc": Verb("find what no pin and no recent run needs", f"{UPKEEP}:gc", _gc),
+    "gc": Verb("find what newer results have replaced and nothing needs", f"{UPKEEP}:gc", _gc),
     "pin": Verb("list pins, or keep an artifact from garbage collection", f"{UPKEEP}:pin", _pin),
     "recipes": Verb("list the recipes, or the fields of one", "flows.command.running.recipes:recipes", _recipes),
     "plugins": Verb(

@@ -8,8 +8,9 @@ Output  part `evaluation`, role `metrics`: metrics.json. Reports: report.md, sam
 Rerun   a finished measurement is kept; its reports are written again from it.
 
 Bits per byte is the main number because it does not depend on the vocabulary: the model's negative log-likelihood
-of a text in bits, divided by the bytes of the text in UTF-8. Beside it stands what compressors reach on the same
-bytes. Classification heads are measured too, and what the model's family adds.
+of a text in bits, divided by the bytes of the text in UTF-8. Beside it stands what token frequencies and
+compressors reach on the same bytes, and a warning where they are too few to judge. Classification heads are
+measured too, and what the model's family adds.
 """
 
 import json
@@ -32,7 +33,8 @@ from storage.errors import Fault
 from tasks.core.context import StageContext
 from tasks.evaluate.config import EvaluateConfig
 from tasks.evaluate.heads import measure_heads
-from tasks.evaluate.held_out import HeldOut, compressed_bytes, read_held_out
+from tasks.evaluate.held_out import HeldOut, compressed_bytes, primed_bytes, read_held_out, read_train_text
+from tasks.evaluate.judging import best_baseline, interval, warnings
 from tasks.evaluate.token_texts import readable_tokens
 from tasks.reports.evaluation import METRICS, write_reports
 
@@ -88,10 +90,15 @@ def measure(
         measured = measure_family(trained, ids)
         nats = score(trained, ids, config.batch_tokens, context)
         samples = [draw_sample(trained, index, prompt, config) for index, prompt in enumerate(config.prompts)]
+    primer = read_train_text(corpus)
+    learned = Counter(token for document in encode(trained.encoder, "train", primer) for token in document)
     rows = [
-        measure_subset(subset, group, ids[subset], nats[subset], trained.used_vocab)
+        measure_subset(subset, group, ids[subset], math.fsum(nats[subset]), trained.used_vocab, learned, primer)
         for subset, group in held_out.items()
     ]
+    judged = [judge(rates(row), nats[row["subset"]], held_out[row["subset"]].texts) for row in rows]
+    all_texts = [text for group in held_out.values() for text in group.texts]
+    all_nats = [one for subset in held_out for one in nats[subset]]
     metrics = {
         "config": config.identity(),
         "inputs": {
@@ -105,8 +112,9 @@ def measure(
             "steps": trained.description.steps,
         },
         "samples": samples,
-        "subsets": [rates(row) for row in rows],
-        "total": rates({"subset": "all", **_sum(rows)}),
+        "primer_bytes": sum(len(text.encode()) for text in primer),
+        "subsets": judged,
+        "total": judge(rates({"subset": "all", **_sum(rows)}), all_nats, all_texts),
         **heads,
         **{name: one.numbers for name, one in measured.items()},
     }
@@ -156,8 +164,8 @@ def encode(encoder: Tokenizer, subset: str, texts: list[str]) -> list[list[int]]
 
 def score(
     trained: TrainedModel, ids: dict[str, list[list[int]]], batch_tokens: int, context: StageContext
-) -> dict[str, float]:
-    """Return the negative log-likelihood of each subset in nats."""
+) -> dict[str, list[float]]:
+    """Return the negative log-likelihood of each document in nats, by subset."""
     documents = [document for group in ids.values() for document in group]
     nats = iter(
         score_documents(
@@ -168,7 +176,7 @@ def score(
             progress=lambda done, total: context.progress(done, total, "tokens"),
         )
     )
-    return {subset: math.fsum(next(nats) for _ in group) for subset, group in ids.items()}
+    return {subset: [next(nats) for _ in group] for subset, group in ids.items()}
 
 
 def draw_sample(trained: TrainedModel, index: int, prompt: str, config: EvaluateConfig) -> dict[str, str]:
@@ -196,11 +204,18 @@ def draw_sample(trained: TrainedModel, index: int, prompt: str, config: Evaluate
 
 
 def measure_subset(
-    subset: str, group: HeldOut, ids: list[list[int]], nats: float, used_vocab: int
+    subset: str,
+    group: HeldOut,
+    ids: list[list[int]],
+    nats: float,
+    used_vocab: int,
+    learned: Counter[int],
+    primer: list[str],
 ) -> dict[str, Any]:
     """Return what can be added up over subsets: sizes, and the cost of the text under each method, in bits."""
     frequency = Counter(token for document in ids for token in document)
     tokens = frequency.total()
+    compressed = {**compressed_bytes(group.texts), **primed_bytes(group.texts, "".join(primer))}
     return {
         "subset": subset,
         "documents": len(group.texts),
@@ -210,9 +225,23 @@ def measure_subset(
         "tokens": tokens,
         "model_bits": nats / math.log(2),
         "uniform_bits": tokens * math.log2(used_vocab),
-        "unigram_bits": -math.fsum(count * math.log2(count / tokens) for count in frequency.values()),
-        **{f"{name}_bits": 8 * size for name, size in compressed_bytes(group.texts).items()},
+        "unigram_bits": unigram_bits(frequency, learned, used_vocab),
+        "unigram_self_bits": -math.fsum(count * math.log2(count / tokens) for count in frequency.values()),
+        **{f"{name}_bits": 8 * size for name, size in compressed.items()},
     }
+
+
+def unigram_bits(frequency: Counter[int], learned: Counter[int], used_vocab: int) -> float:
+    """Return the cost of tokens by their frequency in training text; one is added to the count of each."""
+    whole = learned.total() + used_vocab
+    return -math.fsum(count * math.log2((learned[token] + 1) / whole) for token, count in frequency.items())
+
+
+def judge(row: dict[str, Any], nats: list[float], texts: list[str]) -> dict[str, Any]:
+    """Add how sure the model's number is, the best baseline, and what must be said of the row."""
+    low, high = interval([one / math.log(2) for one in nats], [len(text.encode()) for text in texts])
+    judged = {"interval": [low, high], "best_baseline": best_baseline(row["bits_per_byte"])}
+    return {**row, **judged, "warnings": warnings(row, low, high)}
 
 
 def rates(row: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from tasks.evaluate.foresee import no_held_out_text
 
 SAMPLE_SHARDS = 16
 
+PRIMER_BYTES = 2_000_000
+"""Training text that the baselines learn from: with a scored subset it fits the windows of both compressors."""
+
 
 @dataclass
 class HeldOut:
@@ -50,6 +53,39 @@ def read_held_out(corpus: Artifact, split: str, max_bytes_per_subset: int) -> di
     if not any(group.texts for group in subsets.values()):
         raise no_held_out_text(corpus, split)
     return {subset: group for subset, group in sorted(subsets.items()) if group.texts}
+
+
+def read_train_text(corpus: Artifact, max_bytes: int = PRIMER_BYTES) -> list[str]:
+    """Return about so many bytes of training text that baselines may learn from, as the model could.
+
+    The first documents of up to SAMPLE_SHARDS shards, spread evenly over the split; none if there is no split.
+    """
+    shards = corpus.files(DOCUMENTS, prefix=shard_prefix(TRAIN))
+    taken = min(SAMPLE_SHARDS, len(shards))
+    texts = []
+    for number in range(taken):
+        room = max_bytes // taken
+        for document in read_documents(corpus.open(shards[number * len(shards) // taken])):
+            text = document.text.encode()[:room].decode(errors="ignore")
+            texts.append(text)
+            room -= len(text.encode())
+            if room < 4:
+                break
+    return [text for text in texts if text]
+
+
+def primed_bytes(texts: list[str], primer: str) -> dict[str, int]:
+    """Return the size of the texts after compressors that have read `primer`, training text, before.
+
+    zstd has it as a raw dictionary; for xz it is what the texts add to the size of the primer.
+    """
+    data, before = "".join(texts).encode(), primer.encode()
+    kind = zstandard.DICT_TYPE_RAWCONTENT
+    primed = {"dict_data": zstandard.ZstdCompressionDict(before, dict_type=kind)} if len(before) >= 8 else {}
+    return {
+        "zstd_19_primed": len(zstandard.ZstdCompressor(level=19, write_checksum=False, **primed).compress(data)),
+        "xz_9_primed": len(lzma.compress(before + data, preset=9)) - len(lzma.compress(before, preset=9)),
+    }
 
 
 def compressed_bytes(texts: list[str]) -> dict[str, int]:

@@ -7,7 +7,9 @@ from tasks.evaluate.foresee import check_held_out
 
 STAGE = Stage(
     name="evaluate",
-    version=3,  # 2: zstd without --long and xz without -e; 3: tokens drawn by inverse CDF, heads, context layer
+    # 2: zstd without --long and xz without -e; 3: tokens drawn by inverse CDF, heads, context layer;
+    # 4: baselines that learn from training text, interval, warnings
+    version=4,
     config=EvaluateConfig,
     build=LazyFunction("tasks.evaluate.build:evaluate_model"),
     inputs={"model": "train", "tokenizer": "train-tokenizer", "corpus": "dedup"},

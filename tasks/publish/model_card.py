@@ -7,7 +7,14 @@ import yaml
 from model.export.architecture import CardText
 from storage.artifacts.store import Artifact
 from tasks.publish.config import PublishConfig
-from tasks.reports.evaluation import bits_per_byte_rows, method_text, sample_settings, samples_text
+from tasks.reports.evaluation import (
+    baseline_rows,
+    bits_per_byte_rows,
+    judged_text,
+    method_text,
+    sample_settings,
+    samples_text,
+)
 from tasks.reports.markdown import table
 from tasks.reports.world import world_sections
 
@@ -82,6 +89,8 @@ def model_card(
         "## Evaluation",
         f"Bits per byte on documents of the held-out split `{metrics['config']['split']}`.",
         table(bits_per_byte_rows(metrics)),
+        table(baseline_rows(metrics)),
+        judged_text(metrics),
         method_text(metrics),
         "The numbers, with sizes and losses, are in `metrics.json`.",
         *world_sections(metrics),

@@ -6,8 +6,9 @@ from tasks.publish.config import FOLDER, PublishConfig
 
 STAGE = Stage(
     name="publish",
-    # 2: forms by family, special tokens never generated; 3: whether heads are trained; 4: inputs by content
-    version=4,
+    # 2: forms by family, special tokens never generated; 3: whether heads are trained; 4: inputs by content;
+    # 5: every baseline and the warnings of the evaluation in the card
+    version=5,
     config=PublishConfig,
     build=LazyFunction("tasks.publish.build:publish_model"),
     inputs={"model": "train", "tokenizer": "train-tokenizer", "evaluation": "evaluate"},

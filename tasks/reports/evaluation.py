@@ -25,13 +25,20 @@ log = logging.getLogger(__name__)
 METRICS = "metrics"
 """Role of metrics.json in an evaluate artifact."""
 
-METHODS = {"model": "model", "zstd_19": "zstd -19", "xz_9": "xz -9"}
+METHODS = {"model": "model", "unigram": "frequencies", "zstd_19": "zstd -19", "xz_9": "xz -9"}
 """Names in metrics.json -> columns of the main table."""
 
 BASELINES = {
-    "uniform": "every token equally likely",
-    "unigram": "tokens by their frequency in this very text, without context",
+    "model": "the model",
+    "unigram": "token frequencies of training text, no context",
+    "unigram_self": "token frequencies of this very text (known only afterwards)",
+    "zstd_19": "zstd -19, which begins with nothing",
+    "zstd_19_primed": "zstd -19 after training text, as its dictionary",
+    "xz_9": "xz -9, which begins with nothing",
+    "xz_9_primed": "xz -9 after training text",
+    "uniform": "every token of the vocabulary equally likely",
 }
+"""Names in metrics.json -> what each is."""
 
 METHOD = """\
 Bits per byte = negative log-likelihood of the text in bits / bytes of the text in UTF-8; lower is better. Every
@@ -41,8 +48,10 @@ block has as much of the document before it as fits. This is the rule of lm-eval
 end-of-text token after a document is not scored. The tokens were checked to decode to exactly the text.
 
 zstd (level 19) and xz (preset 9) compress the same documents, put together per subset. They begin with nothing and
-see these bytes only, and their sizes include their file formats; the model was trained on other texts of the kind,
-and its own {parameters:,} parameters are not counted. The row `all` sums the costs of the subsets."""
+see these bytes only, and their sizes include their file formats; primed, they have read {primer_bytes:,} bytes of
+training text before, from which the token frequencies come, too (one is added to each count). The model's own
+{parameters:,} parameters are not counted. The interval holds 95 % of a bootstrap over documents. The row `all`
+sums the costs of the subsets."""
 
 
 def write_reports(
@@ -63,6 +72,9 @@ def write_reports(
         log.warning("%s has no loss log, so the report has no plot of the loss", model.ref)
     inputs = {"model": model, "tokenizer": tokenizer, "corpus": corpus}
     context.table("Bits per byte", bits_per_byte_rows(metrics))
+    context.table("The model beside every baseline, all text", baseline_rows(metrics))
+    if warned := warning_rows(metrics):
+        context.table("Before you trust these numbers", warned)
     if metrics["samples"]:
         context.table("Samples", metrics["samples"])
     for kind in measured_kinds(metrics.get("heads")):
@@ -80,6 +92,7 @@ def bits_per_byte_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "subset": row["subset"],
+            "docs": row["documents"],
             "bytes": row["text_bytes"],
             **{column: row["bits_per_byte"][method] for method, column in METHODS.items()},
         }
@@ -96,6 +109,8 @@ def report_text(metrics: dict[str, Any], losses: list[dict[str, Any]], inputs: d
         f"`{metrics['config']['split']}`.",
         "## Bits per byte",
         table(bits_per_byte_rows(metrics)),
+        table(baseline_rows(metrics)),
+        judged_text(metrics),
         method_text(metrics),
         "## What was scored",
         f"Of each subset the first {metrics['config']['max_bytes_per_subset']:,} bytes of the split, in the order "
@@ -119,11 +134,33 @@ def report_text(metrics: dict[str, Any], losses: list[dict[str, Any]], inputs: d
 
 
 def method_text(metrics: dict[str, Any]) -> str:
-    """Return how bits per byte were measured, and what they would be without a model."""
+    """Return how bits per byte were measured, and what stands beside them."""
+    return METHOD.format(**metrics["model"], primer_bytes=metrics["primer_bytes"])
+
+
+def baseline_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the model beside every baseline, for all text; the fewest bits first."""
     total = metrics["total"]["bits_per_byte"]
-    baselines = " and ".join(f"{total[name]:.4f} with {meaning}" for name, meaning in BASELINES.items())
-    method = METHOD.format(**metrics["model"])
-    return f"{method} For all text it would be {baselines}."
+    return [
+        {"bits per byte": total[name], "of": BASELINES[name]}
+        for name in sorted(BASELINES, key=lambda name: float(total[name]))
+    ]
+
+
+def warning_rows(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    """Return what must be said of the numbers before anybody trusts them: of all text, and of which subsets."""
+    rows = [{"warning": text} for text in metrics["total"]["warnings"]]
+    small = [row["subset"] for row in metrics["subsets"] if row["warnings"]]
+    if small and len(metrics["subsets"]) > 1:
+        rows.append({"warning": f"alone too small or no better than a baseline: {', '.join(small)}"})
+    return rows
+
+
+def judged_text(metrics: dict[str, Any]) -> str:
+    """Return the warnings as a list, and the interval of the model's number."""
+    low, high = metrics["total"]["interval"]
+    lines = [f"- **{row['warning']}**" for row in warning_rows(metrics)]
+    return "\n".join([*lines, f"- The model's bits per byte of all text lie in {low:.4f} to {high:.4f} (95 %)."])
 
 
 def losses_text(losses: list[dict[str, Any]]) -> str:

@@ -1,6 +1,7 @@
 """The verb that continues texts with a trained or published model."""
 
 import argparse
+import dataclasses
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
+from flows.command.models.choosing import Choice, choose_model
 from flows.command.output import print_json
-from flows.command.store.finding import existing_store, find_artifact
+from flows.command.store.finding import existing_store
 from flows.tables import text_table
 from model.evaluation.classify import classify
 from model.generation.generate import stream
@@ -60,7 +62,8 @@ class Text:
 
 def generate(options: argparse.Namespace) -> int:
     """Print each prompt with its continuation, the first one as it comes into being."""
-    loaded = _open_model(options)
+    loaded, choice = _open_model(options)
+    choice.say()
     probes = _probe_ids(loaded) if options.classify else None
     if options.no_cache and options.kv_budget is not None:
         raise InputError("--kv-budget needs the cache that --no-cache does without; leave out one of the two")
@@ -78,7 +81,8 @@ def generate(options: argparse.Namespace) -> int:
     except ValueError as error:  # of a prompt or an option; the model says what must hold
         raise InputError(OPTIONS.sub(lambda name: f"--{name[0].replace('_', '-')}", str(error))) from error
     if options.json:
-        print_json([_to_json(loaded.encoder, text, *labels[i : i + 1]) for i, text in enumerate(texts)])
+        source = {"source": dataclasses.asdict(choice)}
+        print_json([{**source, **_to_json(loaded.encoder, t, *labels[i : i + 1])} for i, t in enumerate(texts)])
         return 0
     for number, label in enumerate(labels):
         for name, classes in label.items():
@@ -112,22 +116,23 @@ def _probe_ids(loaded: LoadedModel) -> dict[str, int]:
     return probe_ids(loaded.encoder).ids()
 
 
-def _open_model(options: argparse.Namespace) -> LoadedModel:
-    """Return the model that the user names: a published folder, or an artifact of the store."""
-    what = options.what or "train"
-    if (Path(what) / "config.json").is_file():
-        return _open_folder(Path(what))
-    if Path(what).is_dir():
+def _open_model(options: argparse.Namespace) -> tuple[LoadedModel, Choice]:
+    """Return the model that the user names, and where it comes from: a published folder, or one of the store."""
+    what = options.what
+    if what and (Path(what) / "config.json").is_file():
+        return _open_folder(Path(what)), Choice(str(Path(what)))
+    if what and Path(what).is_dir():
         raise InputError(f"a published model must be a folder with config.json, found none in {what}")
     store = existing_store(options.store)
-    artifact = find_artifact(store, what)
+    artifact = choose_model(store, what)
     if published := artifact.files("config.json"):
-        return _open_folder(artifact.open_folder(published[0].part))
+        return _open_folder(artifact.open_folder(published[0].part)), Choice.of(artifact)
     model = artifact if artifact.files(MODEL_CONFIG) else _input_of(store, artifact, "model")
     trained = open_trained(model, _input_of(store, model, "tokenizer"), "auto")
-    return LoadedModel(
+    loaded = LoadedModel(
         trained.network, trained.encoder, trained.eot_id, trained.used_vocab, trained.description.has_trained_heads
     )
+    return loaded, Choice.of(model)
 
 
 def _input_of(store: Store, artifact: Artifact, role: str) -> Artifact:

@@ -1,13 +1,14 @@
 """What the verbs are asked for, found in the store or refused with the way to find it."""
 
 import logging
+from collections.abc import Iterable
 
 from flows.runs.request import open_store
 from flows.stages import STAGES
 from storage.artifacts.layout import ARTIFACTS, NAME, PINS, RUNS
-from storage.artifacts.records import Pin, Run, decode_record
+from storage.artifacts.records import Manifest, Pin, Run, decode_record
 from storage.artifacts.store import Artifact, Store
-from storage.errors import CorruptRecordError, InputError
+from storage.errors import CorruptFileError, CorruptRecordError, InputError
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +39,35 @@ def readable_pins(store: Store) -> tuple[list[Pin], bool]:
 
 
 def find_artifact(store: Store, what: str) -> Artifact:
-    """Return the artifact called `stage/key`, or that of a stage in the newest run.
+    """Return the artifact called `stage/key`, or the one of a stage that was finished last.
 
-    Raises: InputError if there is none.
+    Raises: InputError if there is none; CorruptRecordError or CorruptFileError if it is damaged.
     """
     stage, _, key = what.partition("/")
     STAGES.get(stage)
     if not key:
-        finished = [
-            s for r in store.runs() for s in r.stages if s.stage == stage and s.state in ("done", "cached")
-        ]
-        if not finished:
-            raise InputError(f"no run in {store.url} has finished {stage}; see `pile ls`")
-        key = finished[-1].key
+        return newest_of(store, store.manifests(stage), stage)
     if (artifact := store.find(stage, key)) is None:
         raise InputError(f"there is no finished artifact {stage}/{key} in {store.url}; see `pile ls`")
     return artifact
+
+
+def newest_of(store: Store, manifests: Iterable[Manifest], what: str) -> Artifact:
+    """Return the artifact that was finished last.
+
+    Raises: InputError if there is none; CorruptFileError that names the next one if it is damaged.
+    """
+    newest_first = sorted(manifests, key=lambda manifest: manifest.finished, reverse=True)
+    for place, manifest in enumerate(newest_first):
+        try:
+            artifact = store.find(manifest.stage, manifest.key)
+        except (CorruptRecordError, CorruptFileError) as error:
+            following = newest_first[place + 1 : place + 2]
+            hint = f"; the next newest is {following[0].stage}/{following[0].key}" if following else ""
+            raise type(error)(f"{error}{hint}") from error
+        if artifact is not None:  # else it was removed while we looked
+            return artifact
+    raise InputError(f"no run in {store.url} has finished {what}; see `pile ls`")
 
 
 def find_run(store: Store, what: str | None) -> Run:

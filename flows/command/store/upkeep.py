@@ -7,8 +7,8 @@ import math
 from flows.command.output import print_json
 from flows.command.store.finding import existing_store, find_artifact, readable_pins
 from flows.stages import STAGES
-from flows.tables import counted, size, text_table
-from storage.artifacts.gc import collect, plan_garbage
+from flows.tables import age, counted, size, text_table
+from storage.artifacts.gc import Garbage, collect, survey
 from storage.artifacts.verify import verify_store
 from storage.errors import InputError
 
@@ -32,19 +32,36 @@ def gc(options: argparse.Namespace) -> int:
     """Show or delete what nothing needs."""
     store = existing_store(options.store)
     _check_gc(options)
-    garbage = plan_garbage(store, options.keep_runs, options.min_age_hours * 3600)
+    garbage, kept = survey(store, options.keep_runs, options.min_age_hours * 3600)
     if options.json:
-        print_json([dataclasses.asdict(item) for item in garbage])
+        print_json([dataclasses.asdict(item) for item in (kept if options.kept else garbage)])
+    elif options.kept:
+        for one in kept:
+            print(f"{size(one.bytes):>9}  {one.artifact}\n{'':11}{one.reason}")
     else:
-        for item in garbage:
-            print(f"{size(item.bytes):>9}  {item.path}  {item.reason}")
-        total = size(sum(item.bytes for item in garbage))
-        print(
-            f"{counted(len(garbage), 'files')}, {total}{'' if options.delete else '; add --delete to remove them'}"
-        )
+        _print_garbage(garbage)
+    if not options.json:
+        print(f"{'stays':>9}  {counted(len(kept), 'folders')}, {size(sum(one.bytes for one in kept))}", end="")
+        print("" if options.kept or not kept else "; `pile gc --kept` says why")
     if options.delete:
-        collect(store, garbage)
+        freed = collect(store, garbage)
+        if not options.json:
+            print(f"{'deleted':>9}  {size(freed)}")
+    elif garbage and not options.json and not options.kept:
+        print("nothing was deleted; add --delete to delete what goes")
     return 0
+
+
+def _print_garbage(garbage: list[Garbage]) -> None:
+    for item in garbage:
+        old = f", {age(item.planned - item.changed)} old" if item.kind == "artifact" else ""
+        reason, _, rest = item.reason.partition("; ")
+        print(f"{size(item.bytes):>9}  {item.path}\n{'':11}{reason}{old}")
+        if rest:
+            print(f"{'':11}{rest}")
+    folders = sum(item.kind == "artifact" for item in garbage)
+    total = size(sum(item.bytes for item in garbage))
+    print(f"{'goes':>9}  {counted(folders, 'folders')}, {counted(len(garbage) - folders, 'files')}, {total}")
 
 
 def _check_gc(options: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, StageResult
 from tasks.evaluate.build import evaluate_model
 from tasks.evaluate.config import EvaluateConfig
-from tasks.evaluate.held_out import compressed_bytes, read_held_out
+from tasks.evaluate.held_out import compressed_bytes, primed_bytes, read_held_out
 from tasks.evaluate.stage import STAGE
 
 LENGTH = 16
@@ -49,6 +49,7 @@ DOCUMENTS = {
     ],
     "train-00000": [Document("t", "prose", "never scored " * 50)],
 }
+TITLES = ["Bits per byte", "The model beside every baseline, all text", "Before you trust these numbers"]
 LOSSES = [
     {"step": 1, "loss": 5.7, "lr": 0.1},
     {"step": 2, "val_loss": 5.5},
@@ -206,7 +207,38 @@ def test_unigram_baseline_is_the_entropy_of_the_tokens(store: Store, tmp_path: P
     row = metrics_of(run(store, inputs).artifact)["total"]
     assert row["tokens"] == row["text_bytes"] == 8  # no merges for these letters
     wanted = -(5 / 8 * math.log2(5 / 8) + 2 / 8 * math.log2(2 / 8) + 1 / 8 * math.log2(1 / 8))
-    assert row["bits_per_byte"]["unigram"] == pytest.approx(wanted, abs=1e-4)
+    assert row["bits_per_byte"]["unigram_self"] == pytest.approx(wanted, abs=1e-4)
+    # Nothing was learned: there is no training text.
+    used = encoder_of(inputs).get_vocab_size()
+    for name in ("unigram", "uniform"):
+        assert row["bits_per_byte"][name] == pytest.approx(math.log2(used), abs=1e-4)
+
+
+def test_baselines_learn_from_training_text_and_small_splits_are_warned_of(
+    store: Store, inputs: dict[str, Artifact]
+) -> None:
+    artifact = run(store, inputs).artifact
+    encoder, total = encoder_of(inputs), metrics_of(artifact)["total"]
+    encoder.encode_special_tokens = True
+    train = encoder.encode("never scored " * 50, add_special_tokens=False).ids
+    used, bits = encoder.get_vocab_size(), 0.0
+    for document in (d for part in ("test-00000", "test-00001") for d in DOCUMENTS[part]):
+        for token in encoder.encode(document.text, add_special_tokens=False).ids:
+            bits -= math.log2((train.count(token) + 1) / (len(train) + used))
+    assert total["bits_per_byte"]["unigram"] == pytest.approx(bits / total["text_bytes"], abs=1e-4)
+    assert total["warnings"][0].startswith("too small to judge: 5 documents")
+    assert any("worse than" in text or "cannot be told" in text for text in total["warnings"])
+    for text in ((artifact.report("report.md") or b"").decode(), (artifact.report(TABLES) or b"").decode()):
+        assert "too small to judge: 5 documents" in text
+        assert "token frequencies of training text" in text
+
+
+def test_primer_helps_a_compressor_where_texts_are_alike() -> None:
+    noise = random.Random(0).randbytes(5000).hex()
+    alone, primed = compressed_bytes([noise]), primed_bytes([noise], "before " + noise)
+    assert primed["zstd_19_primed"] < alone["zstd_19"] / 20
+    assert primed["xz_9_primed"] < alone["xz_9"] / 20
+    assert primed_bytes([noise], "")["zstd_19_primed"] == alone["zstd_19"]
 
 
 def test_compressors_give_what_the_command_line_tools_give() -> None:
@@ -284,10 +316,12 @@ def test_reports_show_the_numbers_the_samples_and_their_origin(store: Store, inp
     artifact = run(store, inputs).artifact
     metrics, report = metrics_of(artifact), (artifact.report("report.md") or b"").decode()
     tables = json.loads(artifact.report(TABLES) or b"")
-    assert list(tables) == ["Bits per byte", "Samples"]
+    assert list(tables) == [*TITLES, "Samples"]
     assert tables["Bits per byte"][0] == {
         "subset": "code",
+        "docs": 2,
         "bytes": metrics["subsets"][0]["text_bytes"],
+        "frequencies": metrics["subsets"][0]["bits_per_byte"]["unigram"],
         "model": metrics["subsets"][0]["bits_per_byte"]["model"],
         "zstd -19": metrics["subsets"][0]["bits_per_byte"]["zstd_19"],
         "xz -9": metrics["subsets"][0]["bits_per_byte"]["xz_9"],
@@ -320,7 +354,7 @@ def test_same_prompt_twice_gives_two_samples(store: Store, inputs: dict[str, Art
 def test_no_prompts_give_a_report_without_samples(store: Store, inputs: dict[str, Artifact]) -> None:
     artifact = run(store, inputs, changed(CONFIG, prompts=())).artifact
     assert "No prompts were given." in (artifact.report("report.md") or b"").decode()
-    assert list(json.loads(artifact.report(TABLES) or b"")) == ["Bits per byte"]
+    assert list(json.loads(artifact.report(TABLES) or b"")) == TITLES
 
 
 def test_split_without_documents_is_refused(store: Store, inputs: dict[str, Artifact]) -> None:
