@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -108,6 +109,7 @@ def _located(steps: tuple[int | str, ...]) -> _Where:
     return where
 
 
+@cache
 def _example_of(tag_field: str, tag: str) -> str:
     """Return a recipe that has this member of a union, if one does."""
     text = f'"{tag_field}":{json.dumps(tag)}'
