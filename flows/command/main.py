@@ -5,16 +5,20 @@ Exit codes: 0 done, 1 failed, 2 bad input. What a verb does is imported when it 
 
 import argparse
 import errno
+import importlib.metadata
 import logging
 import os
+import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from flows.command.verbs import VERBS, Verb
 from storage.errors import Fault, InputError
 from storage.registry import load
+from storage.suggestions import did_you_mean
 from tasks.core.loggers import LOGGERS
 
 DEBUG = "PILE_DEBUG"
@@ -29,10 +33,33 @@ def _terminate(*_: object) -> None:
     raise _Terminated
 
 
+class _Help(argparse.HelpFormatter):
+    """Help for terminals of 80 columns, also in wider ones: long lines are hard to read."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=min(shutil.get_terminal_size().columns, 80) - 2)
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"pile-pipeline {importlib.metadata.version('pile-pipeline')}")
+        parser.exit()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
-    options = build_parser().parse_args(arguments)
-    verb: Verb = options.verb
+    parser = build_parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    word = next((argument for argument in given if not argument.startswith("-")), None)
+    if word is not None and word not in VERBS:
+        sys.exit(_fail(f"a verb must be one of {', '.join(VERBS)}, found {word!r}{did_you_mean(word, VERBS)}", 2))
+    options = parser.parse_args(given)
+    verb: Verb | None = options.verb
+    if verb is None:
+        parser.print_help()
+        sys.exit(0)
     signal.signal(signal.SIGTERM, _terminate)
     if verb.serves:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -62,11 +89,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    parser = argparse.ArgumentParser(prog="pile", description="From raw text to a published language model.")
+    parser = argparse.ArgumentParser(
+        prog="pile", description="From raw text to a published language model.", formatter_class=_Help,
+        epilog="example: pile run demo (raw text to a model on this machine, in minutes)",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no log lines, only results and errors")
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.set_defaults(verb=None)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     for name, verb in VERBS.items():
-        added = verbs.add_parser(name, help=verb.about, description=verb.about)
+        added = verbs.add_parser(
+            name, help=verb.about, description=verb.about, formatter_class=_Help, epilog=f"example: {verb.example}"
+        )
         added.set_defaults(verb=verb)
         added.add_argument("--store", help="folder or s3:// URL (default: PILE_STORE, else ./pile-store)")
         verb.options(added)
