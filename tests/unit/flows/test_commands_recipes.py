@@ -15,6 +15,8 @@ from flows.plugins import CONFIGS, registries
 from flows.recipes.reading import find_recipe
 from flows.recipes.registry import RECIPES
 from flows.stages import STAGES
+from storage.artifacts.records import Run
+from storage.artifacts.store import Store
 
 
 def pile(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -239,3 +241,28 @@ def test_help_imports_nothing_heavy() -> None:
     assert not {"torch", "pydantic", "prefect", "numpy", "yaml", "pyarrow", "datatrove", "asyncio"}.intersection(
         loaded
     )
+
+
+def test_plan_of_a_recipe_that_never_ran_says_so_and_compares_with_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("one two three")
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"based_on: own-files\ndownload: {{source: {{patterns: {tmp_path}/a.txt}}}}\n")
+    store = Store(f"{tmp_path}/store")
+    for name in ("other", "mine"):
+        write_run(store, name)
+        code, shown = pile(capsys, "plan", str(file), "--store", store.url)
+        assert code == 0
+        assert ("was never run in" in shown) == (name == "other")
+        never = json.loads(pile(capsys, "plan", str(file), "--store", store.url, "--json")[1])["never_run"]
+        assert never == (name == "other")
+
+
+def write_run(store: Store, name: str) -> None:
+    store.write_run(
+        Run(
+            run_id=name, recipe_name=name, recipe={}, target="all", state="failed", stages=(), host="h",
+            started="2026-01-01T00:00:00.000+00:00",
+        )
+    )  # fmt: skip
