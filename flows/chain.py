@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from storage.config import Config
 from storage.errors import InputError
+from storage.suggestions import did_you_mean
 from tasks.core.stage import Stage
 
 ALL = "all"
@@ -38,7 +39,10 @@ def chain(stages: Sequence[Stage], configs: Mapping[str, Config | None], target:
     if target == ALL:
         return tuple(steps.values())
     if target not in line.stages:
-        raise InputError(f"a target must be {ALL} or one of {', '.join(line.stages)}, found {target!r}")
+        raise InputError(
+            f"a target must be {ALL} or one of {', '.join(line.stages)}, found {target!r}"
+            f"{did_you_mean(target, (ALL, *line.stages))}"
+        )
     if target not in steps:
         raise InputError(f"the target {target} must be on in this recipe, found it off; give it a section")
     needed = {target}

@@ -20,6 +20,7 @@ from functools import cache, cached_property
 from typing import Any, Generic, TypeVar
 
 from storage.errors import InputError
+from storage.suggestions import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,10 @@ class Registry(Generic[MemberT]):
         be used.
         """
         if name not in self.entries:
-            raise InputError(f"a {self.kind} must be one of {', '.join(self.entries)}, found {name!r}")
+            raise InputError(
+                f"a {self.kind} must be one of {', '.join(self.entries)}, found {name!r}"
+                f"{did_you_mean(name, self.entries)}"
+            )
         entry = self.entries[name]
         if problem := self.problem(entry):
             raise InputError(str(problem)) from problem.__cause__

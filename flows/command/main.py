@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from traceback import TracebackException
 from typing import TextIO
 
+from flows.command.parser import build_parser
 from flows.command.verbs import VERBS, Verb
 from flows.runs.stopping import STOPPED_EXIT_CODE, is_termination, raise_when_told
 from storage.errors import Fault, InputError
 from storage.registry import load
+from storage.suggestions import did_you_mean
 from tasks.core.loggers import LOGGERS
 
 DEBUG = "PILE_DEBUG"
@@ -39,8 +41,18 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
-    options = build_parser().parse_args(arguments)
-    verb: Verb = options.verb
+    parser = build_parser()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    word = next((argument for argument in given if not argument.startswith("-")), None)
+    if word is not None and word not in VERBS:
+        known = ", ".join(VERBS)
+        print(f"pile: a verb must be one of {known}, found {word!r}{did_you_mean(word, VERBS)}", file=sys.stderr)
+        sys.exit(2)
+    options = parser.parse_args(given)
+    verb: Verb | None = options.verb
+    if verb is None:
+        parser.print_help()
+        sys.exit(0)
     raise_when_told()
     if verb.serves:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -62,28 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
     sys.exit(code)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all verbs."""
-    parser = argparse.ArgumentParser(prog="pile", description="From raw text to a published language model.")
-    _add_loudness(parser, default=False)
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for name, verb in VERBS.items():
-        added = verbs.add_parser(name, help=verb.about, description=verb.about)
-        added.set_defaults(verb=verb)
-        added.add_argument("--store", help="folder or s3:// URL (default: PILE_STORE, else ./pile-store)")
-        _add_loudness(added, default=argparse.SUPPRESS)
-        verb.options(added)
-        if verb.has_json:
-            added.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-def _add_loudness(parser: argparse.ArgumentParser, default: bool | str) -> None:
-    """Add options that may stand before the verb and behind it."""
-    parser.add_argument("--quiet", action="store_true", default=default, help="only results and errors")
-    parser.add_argument("--verbose", action="store_true", default=default, help="show every log line")
 
 
 def _log_level(options: argparse.Namespace) -> int:

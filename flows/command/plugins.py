@@ -9,6 +9,7 @@ from flows.plugins import CONFIGS, registries
 from flows.tables import text_table
 from storage.errors import InputError
 from storage.registry import Entry, Registry
+from storage.suggestions import did_you_mean
 
 
 def plugins(options: argparse.Namespace) -> int:
@@ -47,7 +48,9 @@ def _chosen(seam: str | None) -> dict[str, Registry[object]]:
     chosen = {module: registry for module, registry in known.items() if seam in (registry.kind, _word(registry))}
     if not chosen:
         words = ", ".join(map(_word, known.values()))
-        raise InputError(f"a seam must be one of {words}, found {seam!r}")
+        raise InputError(
+            f"a seam must be one of {words}, found {seam!r}{did_you_mean(seam, map(_word, known.values()))}"
+        )
     return chosen
 
 

@@ -17,6 +17,8 @@ class Verb:
     reference: str
     """Its function, as `module:attribute`; takes the parsed options and returns the exit code."""
     options: Callable[[Parser], None] = lambda parser: None
+    example: str = "pile"
+    """A command that people copy, shown at the end of its help."""
     has_json: bool = True
     runs: bool = False
     """Whether it runs stages: it shows how far they are, and another one goes on where it was stopped."""
@@ -96,7 +98,8 @@ def _pin(parser: Parser) -> None:
 
 
 def _recipes(parser: Parser) -> None:
-    parser.add_argument("recipe", nargs="?")
+    parser.add_argument("recipe", nargs="?", help="name or .yaml/.json file; shows what differs from the defaults")
+    parser.add_argument("--full", action="store_true", help="show the fields that are as by default, too")
 
 
 def _plugins(parser: Parser) -> None:
@@ -153,32 +156,52 @@ SHOW, UPKEEP = "flows.command.store.show", "flows.command.store.upkeep"
 VERBS = {
     "run": Verb(
         "run a recipe; finished stages are taken, not made again", f"{RUN}:run", _run,
-        runs=True,
+        runs=True, example="pile run demo --set train.max_steps=100",
     ),
-    "status": Verb("say what runs, how far it is and when it will be done", f"{CONTROL}:status", _one_run),
-    "logs": Verb("print the log of a run", f"{CONTROL}:logs", _logs, has_json=False),
-    "cancel": Verb("stop a run, from any machine that sees the store", f"{CONTROL}:cancel", _one_run),
-    "plan": Verb("say what a run would do; writes nothing", f"{PLAN}:plan", _target),
-    "why": Verb("explain why one stage is cached, would run or waits", f"{PLAN}:why", _why),
-    "ls": Verb("list artifacts, or runs", f"{SHOW}:ls", _ls),
-    "show": Verb("show a run or an artifact", f"{SHOW}:show", _show),
-    "lineage": Verb("show what an artifact was made from", f"{SHOW}:lineage", _lineage),
-    "verify": Verb("read every record and file; name those that are damaged", f"{UPKEEP}:verify", _verify),
-    "gc": Verb("find what newer results have replaced and nothing needs", f"{UPKEEP}:gc", _gc),
-    "pin": Verb("list pins, or keep an artifact from garbage collection", f"{UPKEEP}:pin", _pin),
-    "recipes": Verb("list the recipes, or the fields of one", "flows.command.running.recipes:recipes", _recipes),
+    "status": Verb("say what runs, how far it is and when it will be done", f"{CONTROL}:status", _one_run,
+        example="pile status",
+    ),
+    "logs": Verb("print the log of a run", f"{CONTROL}:logs", _logs, has_json=False,
+        example="pile logs --follow demo",
+    ),
+    "cancel": Verb("stop a run, from any machine that sees the store", f"{CONTROL}:cancel", _one_run,
+        example="pile cancel demo",
+    ),
+    "plan": Verb("say what a run would do; writes nothing", f"{PLAN}:plan", _target,
+        example="pile plan demo --set pack.sequence_length=512",
+    ),
+    "why": Verb("explain why one stage is cached, would run or waits", f"{PLAN}:why", _why,
+        example="pile why train demo",
+    ),
+    "ls": Verb("list artifacts, or runs", f"{SHOW}:ls", _ls, example="pile ls --stage train"),
+    "show": Verb("show a run or an artifact", f"{SHOW}:show", _show, example="pile show train"),
+    "lineage": Verb("show what an artifact was made from", f"{SHOW}:lineage", _lineage,
+        example="pile lineage publish",
+    ),
+    "verify": Verb("read every record and file; name those that are damaged", f"{UPKEEP}:verify", _verify,
+        example="pile verify --stage download",
+    ),
+    "gc": Verb("find what newer results have replaced and nothing needs", f"{UPKEEP}:gc", _gc, example="pile gc --keep-runs 5"),
+    "pin": Verb("list pins, or keep an artifact from garbage collection", f"{UPKEEP}:pin", _pin,
+        example="pile pin best train",
+    ),
+    "recipes": Verb("list the recipes, or the fields of one", "flows.command.running.recipes:recipes", _recipes,
+        example="pile recipes demo --json > mine.json",
+    ),
     "plugins": Verb(
         "list the members of every seam, of other packages too, or the fields of one",
-        "flows.command.plugins:plugins", _plugins,
+        "flows.command.plugins:plugins", _plugins, example="pile plugins source mirror",
     ),
     "estimate": Verb(
-        "say what a model is and what its training takes", "flows.command.models.estimate:estimate", _estimate
+        "say what a model is and what its training takes", "flows.command.models.estimate:estimate", _estimate,
+        example="pile estimate world-800m --gpu h100 --gpus 8",
     ),
     "generate": Verb(
-        "continue texts with a trained or published model", "flows.command.models.generate:generate", _generate
+        "continue texts with a trained or published model", "flows.command.models.generate:generate", _generate,
+        example="pile generate --prompt 'def main(' --greedy",
     ),
     "up": Verb(
         "start a Prefect server with its UI, workers and the deployments", "flows.command.up:up", _up,
-        has_json=False, serves=True,
+        has_json=False, serves=True, example="pile up --port 4200",
     ),
 }  # fmt: skip

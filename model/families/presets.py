@@ -1,5 +1,6 @@
 """Named models of all families. A preset is a full config; a recipe takes its shape, the rest from the data."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from pydantic import TypeAdapter
 from model.families.base import DataSizes, ModelConfig, ModelShape
 from model.families.registry import FAMILIES, AnyShape
 from storage.config import Config
+from storage.suggestions import did_you_mean
 
 DEFAULT = "demo"
 """The preset whose fields a recipe changes that names neither preset nor family."""
@@ -24,7 +26,9 @@ PRESETS: Mapping[str, ModelConfig] = all_presets()
 def find_preset(name: str) -> ModelConfig:
     """Return a preset. Raises: ValueError that lists the names."""
     if name not in PRESETS:
-        raise ValueError(f"a model must be one of {', '.join(PRESETS)}, found {name!r}")
+        raise ValueError(
+            f"a model must be one of {', '.join(PRESETS)}, found {name!r}{did_you_mean(name, PRESETS)}"
+        )
     return PRESETS[name]
 
 
@@ -48,15 +52,17 @@ def shape_fields(value: Any) -> Any:
     if not isinstance(value, Mapping):
         raise ValueError(
             f"a model must be the name of a preset ({', '.join(PRESETS)}) or the fields of one, "
-            f"found {value!r:.200}"
+            f"found {json.dumps(value)[:200]}"
         )
     name = value.get("preset", DEFAULT if "family" not in value else None)
     if name is None:
         return dict(value)
     if not isinstance(name, str):
-        raise ValueError(f"preset must be the name of a model, one of {', '.join(PRESETS)}, found {name!r}")
+        raise ValueError(
+            f"preset must be the name of a model, one of {', '.join(PRESETS)}, found {json.dumps(name)[:200]}"
+        )
     preset = {field: setting for field, setting in find_preset(name) if field not in DataSizes.model_fields}
     family = value.get("family", preset["family"])
     if family != preset["family"]:
-        raise ValueError(f"family must be {preset['family']}, as preset {name} says, found {family}")
+        raise ValueError(f"family must be {preset['family']}, as preset {name} says, found {family!r:.200}")
     return {**preset, **{field: setting for field, setting in value.items() if field != "preset"}}

@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.command.models.gpus import find_gpu
 from flows.command.output import print_json
-from flows.recipes.reading import find_recipe
+from flows.recipes.reading import find_recipe, is_recipe_file
 from flows.recipes.registry import RECIPES
 from flows.tables import counted, text_table
 from model.families import estimate as paper
@@ -17,6 +17,7 @@ from model.families.presets import PRESETS
 from model.families.registry import family_of
 from model.training.config import TrainConfig, model_config_for
 from storage.errors import InputError
+from storage.suggestions import did_you_mean
 from tasks.pack.config import PackConfig
 from tasks.train_tokenizer.config import TrainTokenizerConfig
 
@@ -71,7 +72,7 @@ def _check(options: argparse.Namespace) -> None:
 def _find_training(options: argparse.Namespace) -> Training:
     """Return the named training. A recipe comes before a preset of its name, for it says the tokens, too."""
     name, tokens = options.model, PILE_TOKENS
-    if name in RECIPES or name.endswith((".yaml", ".yml", ".json")):
+    if name in RECIPES or is_recipe_file(name):
         recipe = find_recipe(name)
         pack, training = recipe.section(PackConfig), recipe.section(TrainConfig)
         length = options.sequence_length or pack.sequence_length
@@ -87,7 +88,7 @@ def _find_training(options: argparse.Namespace) -> Training:
     else:
         raise InputError(
             f"a model must be a preset ({', '.join(PRESETS)}), a recipe ({', '.join(RECIPES)}) or a .yaml or "
-            f".json file with a recipe, found {name!r}"
+            f".json file with a recipe, found {name!r}{did_you_mean(name, (*PRESETS, *RECIPES))}"
         )
     if config.learned_positions and length > config.max_seq_len:
         raise InputError(

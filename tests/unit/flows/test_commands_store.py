@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import flows
-from flows.command.main import build_parser
+from flows.command.parser import build_parser
 from flows.command.store.finding import find_run
 from storage.artifacts.records import Run, RunStage, now
 from storage.artifacts.store import Artifact, Store

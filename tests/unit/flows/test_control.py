@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import flows
-from flows.command.main import build_parser
+from flows.command.parser import build_parser
 from flows.command.running import control, detach
 from flows.runs.record import new_record
 from flows.runs.request import Request

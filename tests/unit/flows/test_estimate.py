@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from flows.command.main import build_parser, main
+from flows.command.main import main
 from flows.command.models.gpus import GPUS
+from flows.command.parser import build_parser
 from flows.recipes.registry import RECIPES
 from model.families.estimate import count_parameters
 from model.families.presets import PRESETS

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from flows.command.main import build_parser, main
+from flows.command.main import main
 from flows.command.models.generate import decode_pieces
+from flows.command.parser import build_parser
 from flows.runs.stopping import Terminated
 from model.evaluation.classify import classify
 from model.export.saving import save_weights

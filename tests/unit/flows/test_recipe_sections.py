@@ -30,7 +30,7 @@ def reads(recipe: Recipe, stage: str) -> dict[str, str]:
     return dict(step.inputs)
 
 
-@pytest.mark.parametrize("value", [None, False], ids=["null", "off"])
+@pytest.mark.parametrize("value", [None, False, "off", "no", "Off"], ids=str)
 def test_stage_that_is_off_is_not_run_and_its_readers_read_what_it_passes(value: object) -> None:
     recipe = find_recipe("demo", {"dedup": value})
     assert "dedup" not in keys(recipe)
@@ -68,7 +68,9 @@ def test_filter_and_dedup_may_be_off_together() -> None:
     assert reads(recipe, "tokenize")["corpus"] == "download"
 
 
-@pytest.mark.parametrize("written", ["dedup: null", "dedup: off", "dedup: false"])
+@pytest.mark.parametrize(
+    "written", ["dedup: null", "dedup: off", "dedup: false", "dedup: NO", "dedup:", "dedup: ~"]
+)
 def test_recipe_file_switches_a_stage_off(tmp_path: Path, written: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"based_on: demo\n{written}\n")
@@ -80,7 +82,7 @@ def test_recipe_based_on_one_without_a_stage_switches_it_on_again() -> None:
     assert reads(find_recipe("demo", again), "tokenize")["corpus"] == "dedup"
 
 
-@pytest.mark.parametrize("value", [True, 3, "no"])
+@pytest.mark.parametrize("value", [True, 3, "on", "yes", "0"])
 def test_section_is_a_section_or_off(value: object) -> None:
     with pytest.raises(InputError, match="dedup: "):
         find_recipe("demo", {"dedup": value})

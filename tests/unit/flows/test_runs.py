@@ -131,7 +131,7 @@ def test_a_record_that_cannot_be_written_does_not_hide_what_stopped_the_run(
 def test_the_command_of_a_run_asks_for_the_same_again(tmp_path: Path) -> None:
     import shlex
 
-    from flows.command.main import build_parser
+    from flows.command.parser import build_parser
     from flows.recipes.reading import parse_override
 
     overrides: dict[str, object] = {"train.max_steps": 77, "evaluate.prompts": ["a b's"]}

@@ -1,3 +1,4 @@
+import sys
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -82,6 +83,18 @@ def test_compiled_kernel_agrees_with_numpy(count: int) -> None:
         minima_kernel()(hashes, signer.factors, signer.summands),
         minima_by_numpy(hashes, signer.factors, signer.summands),
     )
+
+
+def test_without_numba_the_kernel_is_numpy_and_signs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {True: signature("one two three four five six seven eight nine ten", MinHash())}
+    minima_kernel.cache_clear()
+    monkeypatch.setitem(sys.modules, "numba", None)
+    try:
+        assert minima_kernel() is minima_by_numpy
+        found[False] = signature("one two three four five six seven eight nine ten", MinHash())
+    finally:
+        minima_kernel.cache_clear()
+    assert np.array_equal(found[True], found[False])
 
 
 def test_signature_of_a_known_text_never_changes() -> None:
