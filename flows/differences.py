@@ -1,17 +1,21 @@
 """How what is asked for differs from what a store holds: the nearest finished artifact, the unfinished attempt."""
 
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from flows.tables import age
 from storage.artifacts.attempts import Unfinished, unfinished_attempts
 from storage.artifacts.records import Attempt, Manifest
 from storage.artifacts.store import Store
 from storage.config import Config
 from tasks.core.stage import Stage, attempt_progress, input_identity
+
+DIGEST = re.compile("[0-9a-f]{64}")
 
 SHOWN_SETTINGS = 3
 """Up to so many changed settings are worth setting back to continue an attempt."""
@@ -52,7 +56,7 @@ class AttemptPlan:
 
     def __str__(self) -> str:
         """Say what is left behind and how to continue."""
-        where = f"{self.stage.name}/{self.key}, {self.progress}, {age_text(self.age)} ago"
+        where = f"{self.stage.name}/{self.key}, {self.progress}, {age(self.age)} ago"
         if not self.changes:
             return f"continues {where}"
         text = f"an unfinished attempt is left, {where}; it differs in {changes_text(self.changes)}"
@@ -184,15 +188,12 @@ def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def age_text(seconds: float) -> str:
-    """Return a time span as people say it: `14 min`."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def changes_text(changes: Sequence[Change], most: int = 8) -> str:
     """Return changes in one line: `train.micro_batch_size: 32 -> 16; ...`."""
     more = f"; and {len(changes) - most} more" if len(changes) > most else ""
-    return "; ".join(f"{c.field}: {c.old!r} -> {c.new!r}" for c in changes[:most]) + more
+    return "; ".join(f"{c.field}: {_short(c.old)} -> {_short(c.new)}" for c in changes[:most]) + more
+
+
+def _short(value: Any) -> str:
+    """Return a value; of a digest as much as tells it apart."""
+    return f"{value:.12}..." if isinstance(value, str) and DIGEST.fullmatch(value) else repr(value)
