@@ -48,7 +48,7 @@ def _plans(options: argparse.Namespace, target: str, force: list[str]) -> tuple[
 
 
 def _never_run(request: Request) -> bool:
-    """Tell whether no run of this recipe is known: what there is then comes from others and differs in everything."""
+    """Tell whether no run of this recipe is known: what is there comes from others and differs in everything."""
     return all(run.recipe_name != request.recipe.name for run in request.store.runs())
 
 
