@@ -111,8 +111,8 @@ def _estimate(parser: Parser) -> None:
     parser.add_argument("model", help="preset, recipe or a recipe's .yaml/.json file")
     parser.add_argument("--tokens", type=float, help="tokens to train on (default: the recipe's; 300e9)")
     parser.add_argument("--sequence-length", type=int, metavar="N", help="tokens of a sequence")
-    parser.add_argument("--gpu", default="h100", help=f"kind of GPU: {', '.join(GPUS)} (h100)")
-    parser.add_argument("--gpus", type=int, default=64, metavar="N", help="number of GPUs (64)")
+    parser.add_argument("--gpu", help=f"reckon for GPUs of a kind: {', '.join(GPUS)} (default: this machine)")
+    parser.add_argument("--gpus", type=int, metavar="N", help="reckon for this many GPUs (64 with --gpu)")
     parser.add_argument("--mfu", type=float, default=0.4, help="part of the peak FLOPS that is used (0.4)")
     parser.add_argument(
         "--layers", action="store_true", help="list the layers one by one, if the family has a table"

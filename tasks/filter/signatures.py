@@ -7,6 +7,7 @@ and containment of documents".
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import numpy as np
 import xxhash
@@ -64,8 +65,7 @@ def minima_kernel() -> Kernel:
         import numba  # noqa: PLC0415 - the optional extra `fast`
     except ImportError:
         return minima_by_numpy
-    compiled: Kernel = numba.njit(minima_by_loop)
-    return compiled
+    return cast(Kernel, numba.njit(minima_by_loop))  # typed or not, as numba is installed or not
 
 
 def minima_by_numpy(hashes: Hashes, factors: Hashes, summands: Hashes) -> Hashes:

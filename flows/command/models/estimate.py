@@ -2,10 +2,12 @@
 
 import argparse
 import math
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
 from flows.command.models.gpus import find_gpu
+from flows.command.models.this_machine import machine_lines, machine_numbers, measured, needed_bytes
 from flows.command.output import print_json
 from flows.recipes.reading import find_recipe, is_recipe_file
 from flows.recipes.registry import RECIPES
@@ -24,6 +26,9 @@ from tasks.train_tokenizer.config import TrainTokenizerConfig
 PILE_TOKENS = 300e9
 """About what The Pile holds, read once: the tokens of a preset, which has no recipe to say."""
 
+GPU, GPUS_WANTED = "h100", 64
+"""The GPUs of a table that nobody chose: for a model that does not fit here."""
+
 STATES_SHARE = 0.8
 """Part of a GPU's memory that training states may take, a guess; activations and gathered layers need the rest."""
 
@@ -38,6 +43,9 @@ class Training:
     config: ModelConfig
     sequence_length: int
     tokens: float
+    settings: TrainConfig
+    """How it is trained: by its recipe, or as by default."""
+    device: str = "auto"
 
 
 def estimate(options: argparse.Namespace) -> int:
@@ -49,15 +57,22 @@ def estimate(options: argparse.Namespace) -> int:
         print_json(rows) if options.json else print(text_table(rows))
         return 0
     numbers = {**_model_numbers(planned), **_training_numbers(planned, options)}
-    print_json(numbers) if options.json else _print_tables(numbers, paper.formulas_of(planned.config))
+    if options.gpu is None and options.gpus is None:
+        numbers["here"] = _numbers_here(planned, options)
+    if options.json:
+        print_json(numbers)
+        return 0
+    _print_tables(numbers, paper.formulas_of(planned.config))
+    if "here" not in numbers or not numbers["here"]["fits"] or options.price is not None:
+        _print_gpus(numbers)
     return 0
 
 
 def _check(options: argparse.Namespace) -> None:
-    find_gpu(options.gpu)
+    find_gpu(options.gpu or GPU)
     for option, value, holds, must in (
         ("--tokens", options.tokens, options.tokens is None or options.tokens > 0, "a number above 0, as 300e9"),
-        ("--gpus", options.gpus, options.gpus >= 1, "a number of GPUs from 1 on"),
+        ("--gpus", options.gpus, options.gpus is None or options.gpus >= 1, "a number of GPUs from 1 on"),
         ("--mfu", options.mfu, 0 < options.mfu <= 1, "above 0 and at most 1, as 0.4 for 40 % of the peak"),
         ("--price", options.price, options.price is None or options.price >= 0, "a price per GPU hour, 0 or more"),
         (
@@ -71,7 +86,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _find_training(options: argparse.Namespace) -> Training:
     """Return the named training. A recipe comes before a preset of its name, for it says the tokens, too."""
-    name, tokens = options.model, PILE_TOKENS
+    name, tokens, training, device = options.model, PILE_TOKENS, TrainConfig(), "auto"
     if name in RECIPES or is_recipe_file(name):
         recipe = find_recipe(name)
         pack, training = recipe.section(PackConfig), recipe.section(TrainConfig)
@@ -79,7 +94,7 @@ def _find_training(options: argparse.Namespace) -> Training:
         config = model_config_for(
             training.model, recipe.section(TrainTokenizerConfig).vocab_size, pack.sequence_length
         )
-        source = "recipe"
+        source, device = "recipe", recipe.execution.device
         tokens = float(training.max_steps * training.global_batch_size * length)
     elif name in PRESETS:
         config = PRESETS[name]
@@ -95,7 +110,7 @@ def _find_training(options: argparse.Namespace) -> Training:
             f"--sequence-length must be at most {config.max_seq_len}, the positions that {name} has learned, "
             f"found {length}"
         )
-    return Training(name, source, config, length, options.tokens or tokens)
+    return Training(name, source, config, length, options.tokens or tokens, training, device)
 
 
 def _model_numbers(planned: Training) -> dict[str, Any]:
@@ -120,16 +135,32 @@ def _model_numbers(planned: Training) -> dict[str, Any]:
     }
 
 
+def _numbers_here(planned: Training, options: argparse.Namespace) -> dict[str, Any]:
+    machine = machine_numbers(planned.device)
+    need = needed_bytes(planned.config, planned.sequence_length, planned.settings.micro_batch_size)
+    flops = planned.tokens * paper.training_flops_per_token(planned.config, planned.sequence_length)
+    is_recipe = planned.source == "recipe" and options.tokens is None and options.sequence_length is None
+    return {
+        "machine": machine,
+        "needed_bytes": need,
+        "fits": sum(need.values()) <= machine["memory_bytes"],
+        "tokens": planned.tokens,
+        "flops": flops,
+        "measured": measured(options.store, planned.settings, planned.tokens) if is_recipe else None,
+    }
+
+
 def _training_numbers(planned: Training, options: argparse.Namespace) -> dict[str, Any]:
-    config, gpu = planned.config, find_gpu(options.gpu)
+    config, name, gpus = planned.config, options.gpu or GPU, options.gpus or GPUS_WANTED
+    gpu = find_gpu(name)
     room = STATES_SHARE * gpu.memory_bytes
     states = [
         {
             "states": kind,
             "bytes_per_parameter": sum(parts),
             "bytes": paper.training_state_bytes(config, kind),
-            "bytes_per_gpu": paper.training_state_bytes(config, kind, options.gpus),
-            "fits": paper.training_state_bytes(config, kind, options.gpus) <= room,
+            "bytes_per_gpu": paper.training_state_bytes(config, kind, gpus),
+            "fits": paper.training_state_bytes(config, kind, gpus) <= room,
             "min_gpus": paper.min_ranks(config, room, kind),
         }
         for kind, parts in paper.TRAINING_STATES.items()
@@ -137,14 +168,14 @@ def _training_numbers(planned: Training, options: argparse.Namespace) -> dict[st
     flops = planned.tokens * paper.training_flops_per_token(config, planned.sequence_length)
     gpu_hours = flops / (gpu.flops * options.mfu) / 3600
     training = {
-        "gpu": options.gpu,
-        "gpus": options.gpus,
+        "gpu": name,
+        "gpus": gpus,
         "gpu_memory_bytes": gpu.memory_bytes,
         "mfu": options.mfu,
         "tokens": planned.tokens,
         "flops": flops,
         "gpu_hours": gpu_hours,
-        "days": gpu_hours / options.gpus / 24,
+        "days": gpu_hours / gpus / 24,
     }
     if options.price is not None:
         training["cost"] = gpu_hours * options.price
@@ -152,7 +183,7 @@ def _training_numbers(planned: Training, options: argparse.Namespace) -> dict[st
 
 
 def _print_tables(numbers: dict[str, Any], formulas: Formulas) -> None:
-    total, active, training = numbers["parameters"], numbers["active_parameters"], numbers["training"]
+    total, active = numbers["parameters"], numbers["active_parameters"]
     layers = f"{numbers['layers']} layers{_groups(formulas)}"
     print(
         f"{numbers['model']} ({numbers['source']}): {numbers['family']} family, {layers}, vocabulary "
@@ -162,13 +193,21 @@ def _print_tables(numbers: dict[str, Any], formulas: Formulas) -> None:
     print(_counts("parameters", kinds, total))
     flops = {**numbers["flops_per_token_by_kind"], "total": numbers["flops_per_token"]}
     print("\n" + _counts("FLOPs per trained token", flops, numbers["flops_per_token"]))
+    if "here" in numbers:
+        print()
+        for line in machine_lines(numbers["here"]):
+            print(textwrap.fill(line, 80, subsequent_indent="  "))
+    print("\n" + text_table(_memory_rows(numbers)))
+
+
+def _print_gpus(numbers: dict[str, Any]) -> None:
+    training = numbers["training"]
     print(f"\ntraining states, fully sharded over {training['gpus']:,} {training['gpu'].upper()}")
     print(text_table([_states_row(row) for row in numbers["training_states"]]))
     print(
         f"They may take {STATES_SHARE:.0%} of the {training['gpu_memory_bytes'] / 1e9:.0f} GB of a GPU; the rest "
         f"is for activations and gathered layers."
     )
-    print("\n" + text_table(_memory_rows(numbers)))
     print("\n" + text_table(_time_rows(training)))
 
 

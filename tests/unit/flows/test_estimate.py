@@ -161,3 +161,26 @@ def test_layers_of_the_235b_model_are_101_and_hold_every_parameter(capsys: pytes
     assert sum(row["parameters"] for row in rows) == 234_788_390_442
     with pytest.raises(InputError, match="needs a family with a table of its layers, found gpt2"):
         call("gpt2-124m", "--layers")
+
+
+def test_without_gpus_it_speaks_of_this_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def shown(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main(["estimate", *arguments, "--store", f"{tmp_path}/store"])
+        assert stopped.value.code == 0
+        return capsys.readouterr().out
+
+    small, large, asked = shown("demo"), shown("world-235b"), shown("demo", "--gpu", "a100")
+    assert "this machine: " in small
+    assert "it fits" in small
+    assert "is unknown before such a model was trained here" in small.replace("\n  ", " ")
+    assert "A100" not in small
+    assert "H100" not in small
+    assert "it does not fit here" in large
+    assert "sharded over 64 H100" in large
+    assert "sharded over 64 A100" in asked
+    assert "this machine" not in asked
+    here = json.loads(shown("demo", "--json"))["here"]
+    assert here["fits"]
+    assert here["measured"] is None
+    assert here["needed_bytes"]["training_states"] == 16 * 2_361_024
