@@ -14,7 +14,7 @@ from storage.errors import Fault, InputError
 from storage.sources.base import OpenSource, RecordFields, Source, SplitFields
 from storage.sources.checked_files import file_digest, file_status
 from storage.sources.progress import DownloadProgress
-from storage.sources.readers.registry import is_readable, readers_by_suffix
+from storage.sources.readers.registry import is_readable, known_suffixes
 
 HASH_THREADS = 8
 
@@ -23,12 +23,13 @@ class FilesConfig(SplitFields, RecordFields):
     """Local files."""
 
     version: ClassVar[int] = 1
-    excluded_from_key: ClassVar[frozenset[str]] = frozenset({"patterns"})
+    excluded_from_key: ClassVar[frozenset[str]] = frozenset({"patterns", "max_window_mb"})
 
     kind: Literal["files"] = "files"
     patterns: tuple[str, ...] = Field(min_length=1)
-    """Files or patterns such as `data/**/*.jsonl.zst`; also .jsonl, .jsonl.gz, .parquet, and .txt, which is one
-    document, unless it ends in -sentences.txt (Leipzig corpora: one document per line)."""
+    """Files or patterns such as `data/**/*.jsonl.zst`; also .ndjson, .json, .csv, .tsv, .parquet, .arrow,
+    .feather, and .txt (see text_files; those that end in -sentences.txt, of Leipzig corpora, hold a document per
+    line). All text may end in .zst, .gz, .bz2 or .xz, and any of these files may lie in a .zip or .tar."""
 
 
 class FilesSource(Source[FilesConfig]):
@@ -107,8 +108,7 @@ def find_files(patterns: Sequence[str]) -> dict[str, Path]:
         if not str(path).isprintable():
             raise InputError(f"names of source files must be printable text, found {str(path)!r}; rename it")
         if not is_readable(path.name):
-            known = ", ".join(readers_by_suffix())
-            raise InputError(f"source files must end in {known}, found {path}; narrow the pattern")
+            raise InputError(f"source files must end in {known_suffixes()}, found {path}; narrow the pattern")
     common = os.path.commonpath([path.parent for path in found])
     return dict(sorted((path.relative_to(common).as_posix(), path) for path in found))
 

@@ -18,6 +18,8 @@ from tasks.core.context import Progress
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+NAMED_FILES = 10
+"""Files in which a field holds the text, and that are named on the log."""
 
 
 def fetch_files(
@@ -45,6 +47,7 @@ def fetch_files(
                 threads.shutdown(cancel_futures=True)
                 raise
     files = [job.result() for job in jobs]
+    _say_text_fields(files, source.columns)
     log.info(
         "%d source files (%.1f MB, unpacked %.1f MB) are here and checked after %.1f s",
         len(files),
@@ -70,6 +73,19 @@ def _fetch(
     path = opened.fetch(name, sha256, bytes_so_far)
     file = SourceFile(name, sha256, path, file_status(path))
     return replace(file, text_bytes=reader_for(name).measure(path, columns))
+
+
+def _say_text_fields(files: list[SourceFile], columns: Columns) -> None:
+    """Say where the text was found, if there was a choice."""
+    if len(columns.text) == 1:
+        return
+    found: dict[str, list[str]] = {}
+    for file in files:
+        for name, field in reader_for(file.name).text_fields(file.path, file.name, columns).items():
+            found.setdefault(field, []).append(name)
+    for field, names in found.items():
+        more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
+        log.info("the text is the field %r in %s%s", field, ", ".join(names[:NAMED_FILES]), more)
 
 
 def _watch(jobs: set[Future[SourceFile]], bytes_so_far: DownloadProgress, progress: Progress) -> None:
