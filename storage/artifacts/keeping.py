@@ -57,7 +57,8 @@ class Needs:
             for other, found in self.manifests.items()
             if other != ref and (recipe_of(found), found.stage) == group and is_whole(self, other)
         ]
-        return "/".join(max(others, key=lambda other: self.manifests[other].finished, default=("nothing", "")))
+        newest = max(others, key=lambda other: self.manifests[other].finished, default=None)
+        return "/".join(newest) if newest else "nothing"
 
 
 def recipe_of(manifest: Manifest) -> str:

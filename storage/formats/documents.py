@@ -13,6 +13,7 @@ import orjson
 import zstandard
 
 from storage.errors import CorruptFileError
+from storage.formats.compression import ZstdUnpacker, unpacked
 
 DOCUMENTS = "documents"
 """Role of a shard of documents in every artifact that holds some."""
@@ -38,6 +39,8 @@ class Document:
     """The name of the collection inside the corpus, The Pile's `pile_set_name`."""
     text: str
     meta: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What its reader had to do to it, as names of counts that it adds one to; not stored with it."""
 
 
 class DocumentWriter:
@@ -84,7 +87,7 @@ def read_documents(path: Path) -> Iterator[Document]:
             record = orjson.loads(line)
             yield Document(record["id"], record["subset"], record["text"], record["meta"])
             line_number += 1
-    except (ValueError, KeyError, TypeError, zstandard.ZstdError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CorruptFileError(
             f"{path} must hold one document per line, but line {line_number + 1} cannot be read ({error}); "
             f"run `pile verify` to see what else is damaged"
@@ -94,33 +97,12 @@ def read_documents(path: Path) -> Iterator[Document]:
 def read_zstd_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a zstd file, all its frames, without the line end.
 
-    Raises: zstandard.ZstdError if the file is damaged or ends inside a frame.
+    Raises: ValueError if the file is damaged or ends inside a frame.
     """
     rest = b""
-    for chunk in read_zstd_chunks(path):
+    for chunk in unpacked(path, ZstdUnpacker):
         lines = (rest + chunk).split(b"\n")
         rest = lines.pop()
         yield from lines
     if rest:
         yield rest
-
-
-def read_zstd_chunks(path: Path, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
-    """Yield decompressed pieces of a zstd file. Raises: zstandard.ZstdError, also when it is cut short.
-
-    The stream reader of the library ends quietly inside a frame; a decompression object knows better.
-    """
-    decompressor: zstandard.ZstdDecompressionObj | None = None
-    with path.open("rb") as file:
-        while data := file.read(chunk_bytes):
-            while data:
-                if decompressor is None:
-                    decompressor = zstandard.ZstdDecompressor().decompressobj()
-                piece = decompressor.decompress(data)
-                data = b""
-                if decompressor.eof:
-                    data, decompressor = decompressor.unused_data, None
-                if piece:
-                    yield piece
-    if decompressor is not None or path.stat().st_size == 0:
-        raise zstandard.ZstdError("the file ends inside a compressed frame: it is cut short")

@@ -1,16 +1,18 @@
 """The token archive: what `tokenize` writes, one row per document, readable by any Parquet tool.
 
-Columns: id, subset, n_bytes (UTF-8 of the text) and tokens, the last of which is EOT. Token columns are split
+Columns: id, subset, meta (the document's metadata as JSON), n_bytes (UTF-8 of the text) and tokens, the last of
+which is EOT. Token columns are split
 into byte streams and compressed with zstd-1: about 1.1 to 1.5 bytes a token, whatever the integer's width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -20,7 +22,9 @@ from storage.errors import InputError
 from storage.formats.parquet import corrupt_file, described_schema, open_described
 from storage.formats.tokens import TokenFormat, read_token_format
 
-LAYOUT = "token-archive/1"
+LAYOUT = "token-archive/2"
+
+NO_META: dict[str, Any] = {}
 
 ROW_GROUP_TOKENS = 1 << 22
 """The archive is written and read in pieces of about 4 million tokens: 16 MB while Parquet decodes them."""
@@ -34,7 +38,13 @@ class TokenArchiveWriter:
         self.tokens = 0
         self._format = token_format
         token = pa.field("element", pa.from_numpy_dtype(token_format.dtype), nullable=False)
-        columns = {"id": pa.string(), "subset": pa.string(), "n_bytes": pa.int64(), "tokens": pa.list_(token)}
+        columns = {
+            "id": pa.string(),
+            "subset": pa.string(),
+            "meta": pa.string(),
+            "n_bytes": pa.int64(),
+            "tokens": pa.list_(token),
+        }
         self._schema = described_schema(columns, _description(token_format))
         self._writer = pq.ParquetWriter(
             path,
@@ -46,10 +56,12 @@ class TokenArchiveWriter:
         )
         self._clear()
 
-    def write(self, document_id: str, subset: str, n_bytes: int, ids: Sequence[int]) -> int:
+    def write(
+        self, document_id: str, subset: str, n_bytes: int, ids: Sequence[int], meta: Mapping[str, Any] = NO_META
+    ) -> int:
         """Append a document: `n_bytes` of UTF-8 as `ids`, without EOT. Returns how many tokens it has with EOT."""
         document = self._document(document_id, ids)
-        self._rows.append((document_id, subset, n_bytes))
+        self._rows.append((document_id, subset, orjson.dumps(meta).decode(), n_bytes))
         self._pending.append(document)
         self._pending_tokens += document.size
         self.documents += 1
@@ -76,13 +88,13 @@ class TokenArchiveWriter:
         token_type = self._schema.field("tokens").type
         values = pa.array(np.concatenate(self._pending), token_type.value_type)
         lists = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values, type=token_type)
-        ids, subsets, sizes = zip(*self._rows, strict=True)
-        table = pa.table([ids, subsets, sizes, lists], schema=self._schema)
+        ids, subsets, metas, sizes = zip(*self._rows, strict=True)
+        table = pa.table([ids, subsets, metas, sizes, lists], schema=self._schema)
         self._writer.write_table(table, row_group_size=len(self._rows))
         self._clear()
 
     def _clear(self) -> None:
-        self._rows: list[tuple[str, str, int]] = []
+        self._rows: list[tuple[str, str, str, int]] = []
         self._pending: list[NDArray[Any]] = []
         self._pending_tokens = 0
 

@@ -9,14 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from storage.config import Config
 from storage.formats.documents import TEST, TRAIN, VAL
 from storage.sources.progress import DownloadProgress
-from storage.sources.readers.base import Columns
+from storage.sources.readers.base import Columns, TextFiles
+from storage.sources.readers.chunks import MAX_WINDOW_BYTES
 from storage.sources.readers.registry import reader_for
 
 
@@ -119,17 +120,48 @@ class Source(ABC, Generic[ConfigT]):
         return {}
 
 
-class RecordFields(SourceConfig):
-    """What a config adds whose files hold records of others."""
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
 
-    text_field: str = Field(default="text", min_length=1)
-    """Field or Parquet column that holds the text."""
+
+FieldNames = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple), Field(min_length=1)
+]
+"""Names of fields in the order in which they are tried; one alone needs no list."""
+
+
+class RecordFields(SourceConfig):
+    """What a config adds whose files hold records of others. In names of fields a dot leads into an object."""
+
+    text_field: FieldNames = ("text", "content", "body", "raw_content")
+    """Field or column that holds the text: the first of these that is there, for each record or table. The log
+    says which one it was."""
+    subset_field: FieldNames = ("meta.pile_set_name", "pile_set_name")
+    """Field or column that names the subset, likewise."""
     subset: str = Field(default="unlabelled", min_length=1, max_length=200)
-    """Subset of documents that carry no `meta.pile_set_name`."""
+    """Subset of documents that name none."""
+    id_field: str = Field(default="id", min_length=1)
+    """Field or column whose value is kept as `id` of a document's metadata. (Its own id is file and line.)"""
+    keep_fields: tuple[Annotated[str, Field(min_length=1)], ...] = ("url", "source")
+    """Further fields or columns that are kept as metadata if they are there; all of `meta` is kept anyway."""
+    text_files: TextFiles = "document"
+    """What a .txt file holds: one document, a document per line, or a document per paragraph, which is a block
+    between blank lines."""
+    max_window_mb: int = Field(default=MAX_WINDOW_BYTES >> 20, ge=1, le=4096)
+    """Mebibytes of memory that unpacking a file may take: files of `zstd --long=31` need 2048, usual ones 8 or
+    less. Each file that is read at the same time takes what it needs."""
 
     def columns(self) -> Columns:
-        """Return where the records hold what."""
-        return Columns(text=self.text_field, subset=self.subset)
+        """Return how the files are read."""
+        return Columns(
+            text=self.text_field,
+            subset=self.subset,
+            subset_fields=self.subset_field,
+            id=self.id_field,
+            keep=self.keep_fields,
+            text_files=self.text_files,
+            max_window=self.max_window_mb << 20,
+        )
 
 
 class SplitFields(SourceConfig):

@@ -25,13 +25,15 @@ class FilesConfig(SplitFields, RecordFields):
     """Local files."""
 
     version: ClassVar[int] = 1
-    excluded_from_key: ClassVar[frozenset[str]] = frozenset({"patterns"})
+    excluded_from_key: ClassVar[frozenset[str]] = frozenset({"patterns", "max_window_mb"})
 
     kind: Literal["files"] = "files"
     patterns: tuple[str, ...] = Field(min_length=1)
     """Folders, files, or patterns such as `data/**/*.jsonl.zst`. A folder means the files in it and in its folders
-    that can be read, but for hidden and empty ones; what is left out is named in the log. `pile plugins reader`
-    lists the kinds."""
+    that can be read, but for hidden and empty ones; what is left out is named in the log. Read are .jsonl,
+    .ndjson, .json, .csv, .tsv, .parquet, .arrow, .feather and .txt (see text_files; those that end in -sentences.txt, of
+    Leipzig corpora, hold a document per line). All text may end in .zst, .gz, .bz2 or .xz, and any of these files
+    may lie in a .zip or .tar."""
 
 
 class FilesSource(Source[FilesConfig]):

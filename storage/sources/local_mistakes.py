@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from storage.errors import InputError
-from storage.sources.readers.registry import readers_by_suffix
+from storage.sources.readers.registry import known_suffixes
 
 ADDRESS = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):/+")
 """Also with one slash: what is left of `s3://bucket` where a path was cleaned."""
@@ -63,7 +63,7 @@ def nothing_found(pattern: str, absolute: str) -> InputError:
 def nothing_readable(pattern: str, left_out: Mapping[str, Sequence[str]]) -> InputError:
     """Return the error that the folders of a pattern hold nothing that can be read."""
     must = f"a folder in `patterns` must hold a file that can be read, {pattern!r} holds none"
-    known = f"known endings are {', '.join(readers_by_suffix())}"
+    known = f"known endings are {known_suffixes()}"
     if not left_out:
         return InputError(f"{must}: it is empty; put files there ({known}), or name another folder")
     said = "; ".join(f"{len(paths)} {why} ({_endings(paths)})" for why, paths in left_out.items())
@@ -82,7 +82,7 @@ def leads_nowhere(path: str) -> InputError:
 def unknown_kind(path: str) -> InputError:
     """Return the error about a file that no reader takes."""
     return InputError(
-        f"source files must end in {', '.join(readers_by_suffix())}, found {path}; rename it if it is one of "
+        f"source files must end in {known_suffixes()}, found {path}; rename it if it is one of "
         f"them, narrow the pattern, or name its folder, of which the readable files are taken"
     )
 

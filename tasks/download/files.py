@@ -12,7 +12,7 @@ from storage.errors import InputError
 from storage.sources.base import OpenSource, Source
 from storage.sources.checked_files import SourceFile, file_status
 from storage.sources.progress import DownloadProgress
-from storage.sources.readers.base import BadLine
+from storage.sources.readers.base import BadLine, Columns
 from storage.sources.readers.registry import reader_for
 from tasks.core.context import Progress
 
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 FIRST_RECORDS = 1000
 """A file that begins with so many bad records and no document is of another kind than its name says."""
+
+NAMED_FILES = 10
+"""Files in which a field holds the text, and that are named on the log."""
 
 
 def fetch_files(
@@ -49,6 +52,7 @@ def fetch_files(
                 threads.shutdown(cancel_futures=True)
                 raise
     files = [job.result() for job in jobs]
+    _say_text_fields(files, source.columns)
     log.info(
         "%d source files (%.1f MB, unpacked %.1f MB) are here and checked after %.1f s",
         len(files),
@@ -106,6 +110,19 @@ def _check_beginning(file: SourceFile, source: Source[Any]) -> None:
         f"{first.reason}; say where the text is (download.source.text_field), leave the file out, or set "
         f"download.max_bad_share=1 to take whatever can be read"
     )
+
+
+def _say_text_fields(files: list[SourceFile], columns: Columns) -> None:
+    """Say where the text was found, if there was a choice."""
+    if len(columns.text) == 1:
+        return
+    found: dict[str, list[str]] = {}
+    for file in files:
+        for name, field in reader_for(file.name).text_fields(file.path, file.name, columns).items():
+            found.setdefault(field, []).append(name)
+    for field, names in found.items():
+        more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
+        log.info("the text is the field %r in %s%s", field, ", ".join(names[:NAMED_FILES]), more)
 
 
 def _watch(jobs: set[Future[SourceFile]], bytes_so_far: DownloadProgress, progress: Progress) -> None:

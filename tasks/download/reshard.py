@@ -120,6 +120,7 @@ class _Shard:
             return
         if self._documents is None:
             self._documents = DocumentWriter(self.path)
+        self.counts.update(item.notes)
         before = self._documents.text_bytes
         self._documents.write(item)
         self.counts[f"documents.{item.subset}"] += 1

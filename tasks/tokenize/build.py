@@ -68,7 +68,7 @@ class _TokenizeShard:
                     encodings = encoder.encode_batch_fast([document.text for document in batch])
                     for document, encoding in zip(batch, encodings, strict=True):
                         size = len(document.text.encode())
-                        tokens = archive.write(document.id, document.subset, size, encoding.ids)
+                        tokens = archive.write(document.id, document.subset, size, encoding.ids, document.meta)
                         _count(counts, document.subset, size, tokens)
         self.writer.commit(shard.part, {TOKENS: path}, counts=counts)
 

@@ -15,7 +15,7 @@ from tasks.tokenize.config import TokenizeConfig
 
 STAGE = Stage(
     name="tokenize",
-    version=1,
+    version=2,  # the archive carries the metadata of its documents
     config=TokenizeConfig,
     build=LazyFunction("tasks.tokenize.build:tokenize_corpus"),
     inputs={"corpus": "dedup", "tokenizer": "train-tokenizer"},

@@ -17,10 +17,11 @@ from storage.errors import InputError
 from storage.formats.documents import Document
 from storage.sources.readers.base import BadLine, Columns, Item, Reader
 from storage.sources.readers.chunks import COMPRESSIONS
+from storage.sources.readers.registry import make_reader
 
 TEXTS = ("one", "дүрт\tbish 🙂", "three " * 40, "four")
-MANY = 20_000
-"""Texts of 64 characters: 1.3 MB, many times what a reader may hold."""
+MANY = 30_000
+"""Texts of 64 characters: 1.9 MB, many times what a reader may hold."""
 
 
 @dataclass
@@ -40,11 +41,11 @@ class Sample:
 
     def read(self, wanted: Callable[[int], bool] = lambda offset: True) -> list[Item]:
         """Return everything that is read under the name `some/name`."""
-        return list(self.member().read(self.path, "some/name", Columns(subset="mine"), wanted))
+        return list(make_reader(self.member).read(self.path, "some/name", Columns(subset="mine"), wanted))
 
     def measure(self) -> int:
         """Return the length of the scale of offsets."""
-        return self.member().measure(self.path, Columns())
+        return make_reader(self.member).measure(self.path, Columns())
 
 
 def member_is_described(sample: Sample) -> None:
@@ -52,6 +53,7 @@ def member_is_described(sample: Sample) -> None:
     assert sample.member.version >= 1
     assert sample.member.suffixes
     assert all(suffix.strip() == suffix != "" and "/" not in suffix for suffix in sample.member.suffixes)
+    assert all(suffix == suffix.lower() for suffix in sample.member.suffixes)
 
 
 def documents_have_their_texts(sample: Sample) -> None:
@@ -62,7 +64,8 @@ def documents_have_their_texts(sample: Sample) -> None:
 def documents_have_name_line_and_subset(sample: Sample) -> None:
     lines = [number for number, (_, text) in enumerate(sample.expected, start=1) if text is not None]
     documents = [item for _, item in sample.read() if isinstance(item, Document)]
-    assert [document.id for document in documents] == [f"some/name:{line}" for line in lines]
+    assert [document.id.rpartition(":")[2] for document in documents] == [str(line) for line in lines]
+    assert all(names_the_file(document.id.rpartition(":")[0]) for document in documents)
     assert {document.subset for document in documents} == {"mine"}
 
 
@@ -81,7 +84,8 @@ def bad_records_are_named(sample: Sample) -> None:
     expected = [
         ("some/name", line, offset) for line, (offset, text) in enumerate(sample.expected, start=1) if text is None
     ]
-    assert [(item.file, item.line, item.offset) for item in bad] == expected
+    assert [("some/name", item.line, item.offset) for item in bad] == expected
+    assert all(names_the_file(item.file) for item in bad)
     assert all(item.reason for item in bad)
     assert all(len(item.excerpt) <= 1000 for item in bad)
 
@@ -100,13 +104,34 @@ def reading_is_repeatable(sample: Sample) -> None:
 
 
 def text_is_where_the_columns_say(sample: Sample) -> None:
-    columns = Columns(text="a name/of. its own")
+    columns = Columns(text=("a name/of. its own", "text"))
     path = sample.folder / f"named{sample.suffix}"
     expected = sample.member.example(path, sample.texts, columns)
-    found = list(sample.member().read(path, "name", columns, lambda offset: True))
+    found = list(make_reader(sample.member).read(path, "name", columns, lambda offset: True))
     texts = [item.text for _, item in found if isinstance(item, Document)]
     assert texts == [text for _, text in expected if text is not None]
-    assert sample.member().measure(path, columns) >= 0
+    assert make_reader(sample.member).measure(path, columns) >= 0
+
+
+def text_is_the_first_field_that_is_there(sample: Sample) -> None:
+    columns = Columns(text=("text", "other name"), subset="mine")
+    path = sample.folder / f"second{sample.suffix}"
+    sample.member.example(path, sample.texts, Columns(text=columns.text[1:]))
+    found = list(make_reader(sample.member).read(path, "some/name", columns, lambda offset: True))
+    assert [_line_and_text(item) for _, item in found] == [_line_and_text(item) for _, item in sample.read()]
+    fields = make_reader(sample.member).text_fields(path, "some/name", columns)
+    assert set(fields.values()) <= {"other name"}
+    assert all(names_the_file(name) for name in fields)
+
+
+def end_of_name_may_be_in_upper_case(sample: Sample) -> None:
+    expected, path = sample.read(), sample.folder / f"B{sample.suffix.upper()}"
+    sample.path.rename(path)
+    assert (
+        list(make_reader(sample.member).read(path, "some/name", Columns(subset="mine"), lambda _: True))
+        == expected
+    )
+    assert make_reader(sample.member).measure(path, Columns()) >= max(offset for offset, _ in expected)
 
 
 def other_files_have_no_part_in_it(sample: Sample) -> None:
@@ -114,7 +139,7 @@ def other_files_have_no_part_in_it(sample: Sample) -> None:
     folder.mkdir()
     other = Sample(sample.member, sample.suffix, folder, sample.texts[::-1])
     expected = sample.read(), other.read()
-    reader = sample.member()
+    reader = make_reader(sample.member)
 
     def items(of: Sample) -> Iterator[Item]:
         return reader.read(of.path, "some/name", Columns(subset="mine"), lambda offset: True)
@@ -141,12 +166,23 @@ def memory_is_bounded(sample: Sample) -> None:
     size = sum(map(len, texts))
     tracemalloc.start()
     try:
-        for _ in many.member().read(many.path, "name", Columns(), lambda offset: True):
+        for _ in make_reader(many.member).read(many.path, "name", Columns(), lambda offset: True):
             pass
         many.measure()
         assert tracemalloc.get_traced_memory()[1] < size / 2
     finally:
         tracemalloc.stop()
+
+
+def names_the_file(found: str) -> bool:
+    """Tell whether a name is that under which a file was read, or of a file within it."""
+    return found == "some/name" or found.startswith("some/name/")
+
+
+def _line_and_text(item: Document | BadLine) -> tuple[int, str | None]:
+    if isinstance(item, BadLine):
+        return item.line, None
+    return int(item.id.rpartition(":")[2]), item.text
 
 
 CHECKS: dict[str, Callable[[Sample], None]] = {
@@ -161,6 +197,8 @@ CHECKS: dict[str, Callable[[Sample], None]] = {
         only_what_is_wanted_is_read,
         reading_is_repeatable,
         text_is_where_the_columns_say,
+        text_is_the_first_field_that_is_there,
+        end_of_name_may_be_in_upper_case,
         other_files_have_no_part_in_it,
         cut_file_is_refused_by_name,
         memory_is_bounded,

@@ -170,7 +170,7 @@ def described(path: Path) -> Json:
 def token_archive(path: Path) -> Counter[str]:
     """Section "Token archive"."""
     about, table = described(path), pq.read_table(path)
-    assert about["layout"] == "token-archive/1", about
+    assert about["layout"] == "token-archive/2", about
     counts: Counter[str] = Counter(documents=0, text_bytes=0, tokens=0)
     for row in table.to_pylist():
         ends = [place for place, token in enumerate(row["tokens"], 1) if token == about["eot_id"]]

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flows.runs import open_store
+from flows.runs.request import open_store
 from flows.tables import size
 from model.families import estimate as paper
 from model.families.base import ModelConfig

@@ -22,7 +22,7 @@ from storage.sources.http.errors import MissingFile
 from storage.sources.layout import CHECKSUMS, read_checksums, split_of
 from storage.sources.mirror.transports import FolderTransport, HttpTransport, Transport
 from storage.sources.progress import DownloadProgress
-from storage.sources.readers.registry import readers_by_suffix
+from storage.sources.readers.registry import known_suffixes
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class MirrorConfig(RecordFields):
 
     version: ClassVar[int] = 1
     excluded_from_key: ClassVar[frozenset[str]] = frozenset(
-        {"url", "include", "parallel_downloads", "timeout_seconds", "retries"}
+        {"url", "include", "parallel_downloads", "timeout_seconds", "retries", "max_window_mb"}
     )
 
     kind: Literal["mirror"] = "mirror"
@@ -147,8 +147,7 @@ def list_mirror(transport: Transport, origin: str, include: Sequence[str] = ("*"
     listed = {name: sha256 for name, sha256 in read_checksums(data, listing).items() if split_of(name)}
     if not listed:
         raise InputError(
-            f"{listing} must list files named train/*, val.* and test.* ({', '.join(readers_by_suffix())}), "
-            f"found none"
+            f"{listing} must list files named train/*, val.* and test.* ({known_suffixes()}), found none"
         )
     for pattern in include:
         if not fnmatch.filter(listed, pattern):

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from storage.formats.documents import Document
 from storage.sources.readers.base import DEFAULT_COLUMNS, Columns, Item, Reader, not_utf8
+from storage.sources.readers.chunks import with_compressions
 from storage.sources.readers.lines import read_records, write_lines
 
 
 class LeipzigReader(Reader):
-    """Reads `-sentences.txt`."""
+    """Reads `-sentences.txt`, plain and compressed."""
 
     name = "leipzig"
-    version = 1
-    suffixes = ("-sentences.txt",)
+    version = 2  # a byte order mark is no part of the text
+    suffixes = with_compressions("-sentences.txt")
 
     @classmethod
     def example(

@@ -11,6 +11,7 @@ from storage.errors import InputError
 from storage.member_checks import check_class, check_name, check_version
 from storage.registry import Registry
 from storage.sources.readers.base import Reader
+from storage.sources.readers.chunks import COMPRESSIONS
 
 
 def check_reader(name: str, reader: Any) -> None:
@@ -34,29 +35,46 @@ READERS: Registry[type[Reader]] = Registry(
     {
         "jsonl": "storage.sources.readers.jsonl:JsonLinesReader",
         "parquet": "storage.sources.readers.parquet.reader:ParquetReader",
+        "json": "storage.sources.readers.json:JsonReader",
+        "csv": "storage.sources.readers.csv:CsvReader",
+        "arrow": "storage.sources.readers.arrow.reader:ArrowReader",
         "leipzig": "storage.sources.readers.leipzig:LeipzigReader",
         "plain-text": "storage.sources.readers.plain_text:PlainTextReader",
+        "archive": "storage.sources.readers.archive.reader:ArchiveReader",
     },
     check_reader,
     suffix_claims,
 )
 
 
+def make_reader(kind: type[Reader]) -> Reader:
+    """Return a reader that can find the others."""
+    reader = kind()
+    reader.reader_for = reader_for
+    return reader
+
+
 def reader_for(name: str) -> Reader:
     """Return the reader of a file. Raises: InputError if the end of its name says no known format."""
     suffixes = readers_by_suffix()
     for suffix in sorted(suffixes, key=len, reverse=True):
-        if name.endswith(suffix):
-            return READERS.get(suffixes[suffix])()
-    raise InputError(f"the name of a source file must end in {', '.join(suffixes)}, found {name!r}")
+        if name.lower().endswith(suffix):
+            return make_reader(READERS.get(suffixes[suffix]))
+    raise InputError(f"the name of a source file must end in {known_suffixes()}, found {name!r}")
 
 
 def is_readable(name: str) -> bool:
     """Tell whether there is a reader for files of that name."""
-    return name.endswith(tuple(readers_by_suffix()))
+    return name.lower().endswith(tuple(readers_by_suffix()))
+
+
+def known_suffixes() -> str:
+    """Return what the names of readable files end in, for people: compressions are said once."""
+    plain = [suffix for suffix in readers_by_suffix() if not suffix.endswith(COMPRESSIONS)]
+    return f"{', '.join(plain)} (text also with {' '.join(COMPRESSIONS)})"
 
 
 @cache
 def readers_by_suffix() -> dict[str, str]:
-    """Return the ends of file names and the names of their readers, in the order of the registry."""
-    return {suffix: name for name, reader in READERS.members() for suffix in reader.suffixes}
+    """Return the ends of file names in lower case and the names of their readers, in the order of the registry."""
+    return {suffix.lower(): name for name, reader in READERS.members() for suffix in reader.suffixes}

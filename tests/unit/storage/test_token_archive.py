@@ -46,7 +46,7 @@ def test_archive_gives_back_documents_in_order(
     ]
     assert {tokens.dtype for _, tokens in groups} == {token_format.dtype}
     table = pq.read_table(tmp_path / "a.parquet")  # what any other tool sees
-    assert table.column_names == ["id", "subset", "n_bytes", "tokens"]
+    assert table.column_names == ["id", "subset", "meta", "n_bytes", "tokens"]
     assert table.column("tokens").to_pylist() == [[*ids, EOT] for ids in texts]
     assert table.column("id").to_pylist() == [f"id-{n}" for n in range(6)]
     assert table.column("n_bytes").to_pylist() == [5 * n for n in range(6)]

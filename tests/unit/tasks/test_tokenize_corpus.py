@@ -116,6 +116,7 @@ def test_tokenize_archive_equals_encoding_each_document_alone(store: Store) -> N
             {
                 "id": document.id,
                 "subset": document.subset,
+                "meta": "{}",
                 "n_bytes": len(document.text.encode()),
                 "tokens": [*reference.encode(document.text).ids, 0],
             }

@@ -1,0 +1,1 @@
+"""Arrow's own files: one document per row."""
