@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,13 @@ class Request:
                 f"found {', '.join(sorted(unneeded))}; choose another target or switch it on"
             )
         return cls(found, target, forced, open_store(store), steps)
+
+    def under_way(self) -> "Request":
+        """Return the request with a store that is waited for when it is away, after a look that it answers now.
+
+        Raises: InputError for what the user must set; StoreAwayError, Fault or OSError in less than a minute.
+        """
+        return replace(self, store=self.store.patient(60 * self.recipe.execution.store_patience_minutes))
 
 
 def open_store(url: str | None) -> Store:
@@ -143,9 +150,10 @@ class _RunRecord:
         for stage in last:
             if stage.state == "running":
                 self.stages[stage.stage] = stage.model_copy(update={"state": "failed"})
+        self.store.stop_waiting()
         message = f"{type(error).__name__}: {error}"
         self.run = self.run.model_copy(update={"state": "failed", "finished": now(), "error": message})
-        with contextlib.suppress(OSError, Fault):  # what stopped the run may stop its record too
+        with contextlib.suppress(OSError, Fault, InputError):  # what stopped the run may stop its record too
             self._write()
 
     def finish(self) -> None:
