@@ -45,7 +45,7 @@ def pile_pipeline(
 
     Returns: the run's id; `pile show <id>` prints what it did.
     """
-    request = Request.checked(recipe, overrides, target, force or [], store)
+    request = Request.checked(recipe, overrides, target, force or [], store).under_way()
     run_id = new_run_id()
     logger = get_run_logger()
     logger.info("run %s: recipe %s up to %s, store %s", run_id, recipe, target, request.store.url)

@@ -13,6 +13,10 @@ class Fault(RuntimeError):
     """Something outside the recipe went wrong (disk, network, damaged file); a retry may help."""
 
 
+class StoreAwayError(Fault):
+    """The store does not answer (network, server, mount); the same call may well succeed in a while."""
+
+
 class CorruptFileError(Fault):
     """A stored file is not the one that its record describes."""
 

@@ -25,7 +25,7 @@ from storage.artifacts.processes import host_identity, start_of_process
 from storage.artifacts.records import Run, RunStage, RunState, now
 from storage.artifacts.run_log import RunLog
 from storage.artifacts.store import Store
-from storage.errors import Fault
+from storage.errors import Fault, InputError
 from tasks.core.loggers import LOGGERS
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class _Keeper:
         self.ended.set()
         if self.thread.is_alive():
             self.thread.join(BEAT_SECONDS)
-        with contextlib.suppress(OSError, Fault):
+        with contextlib.suppress(OSError, Fault, InputError):
             self.log.flush()
             if not self.at_the_end:
                 self.store.forget_wish(self.run.run_id)
@@ -146,7 +146,9 @@ class _Keeper:
         elif isinstance(event, RunFinished):
             end = {"state": event.state, "finished": event.time, "error": event.error}
             self.run = self.run.model_copy(update=end)
-            with contextlib.suppress(*(() if event.state == "done" else (OSError, Fault))):
+            if event.state != "done":
+                self.store.stop_waiting()
+            with contextlib.suppress(*(() if event.state == "done" else (OSError, Fault, InputError))):
                 self._write()
 
     def _beat(self) -> None:

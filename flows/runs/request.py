@@ -5,7 +5,7 @@ import os
 import secrets
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,13 @@ class Request:
             )
         opened = open_store(store)
         return cls(found, target, forced, opened, steps, _command(recipe, overrides or {}, target, opened))
+
+    def under_way(self) -> "Request":
+        """Return the request with a store that is waited for when it is away, after a look that it answers now.
+
+        Raises: InputError for what the user must set; StoreAwayError, Fault or OSError in less than a minute.
+        """
+        return replace(self, store=self.store.patient(60 * self.recipe.execution.store_patience_minutes))
 
 
 def open_store(url: str | None) -> Store:

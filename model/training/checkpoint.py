@@ -19,6 +19,7 @@ from model.pretrained.weights import WEIGHTS
 from model.training.config import CHECKPOINT_PREFIX, METRICS_LOG
 from model.training.job import TrainingJob
 from model.training.model_state import MOMENTS, ModelState
+from storage.artifacts.pending import keep_pending
 from storage.artifacts.records import JsonDict
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import CorruptFileError, InputError
@@ -61,7 +62,7 @@ def checkpoint_name(step: int) -> str:
 def save_checkpoint(
     writer: ArtifactWriter, job: TrainingJob, progress: Progress, model: ModelState, metrics: list[str]
 ) -> None:
-    """Commit a checkpoint."""
+    """Write a checkpoint to this machine's disk, from where it is committed."""
     folder = writer.scratch()
     files = {
         WEIGHTS: folder / "weights.safetensors",
@@ -85,7 +86,7 @@ def save_checkpoint(
     }
     files["state"].write_text(json.dumps(state))
     files["metrics"].write_text("".join(metrics))
-    writer.commit(checkpoint_name(progress.step), files)
+    keep_pending(writer, checkpoint_name(progress.step), files)
 
 
 def load_checkpoint(writer: ArtifactWriter, job: TrainingJob, name: str) -> Checkpoint:

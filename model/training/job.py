@@ -7,6 +7,7 @@ from pydantic import Field
 
 from model.training.config import TrainConfig
 from model.training.engines.registry import AnyEngine
+from storage.artifacts.lease import Claim
 from storage.canonical import fingerprint
 from storage.config import Config
 
@@ -45,6 +46,10 @@ class TrainingJob(Config):
     wandb: Literal["disabled", "offline", "online"]
     checkpoints: tuple[str, ...]
     """Parts of the intact checkpoints, oldest first; the last one is continued."""
+    store_patience: float = Field(default=0.0, ge=0)
+    """Seconds for which a store that is away is waited for."""
+    claim: Claim | None = None
+    """The lease on the output, looked at before each commit."""
     folder: str
     """A local folder, new for each start: here the processes find each other."""
 
@@ -63,7 +68,7 @@ class TrainingJob(Config):
 class TrainerStatus(Config):
     """How a trainer process ended, as told to the process that started it."""
 
-    state: Literal["stopped", "input-error", "fault", "failed"]
+    state: Literal["stopped", "input-error", "store-away", "fault", "failed"]
     """`stopped` on request, after a checkpoint; the error classes by name; `failed` for anything else."""
     message: str
 

@@ -29,6 +29,7 @@ from model.training.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
+from model.training.committer import Committer
 from model.training.config import FINAL, METRICS_LOG, REPORT, model_config_for
 from model.training.data import PackedData, evaluation_batches, open_data, step_batches
 from model.training.engines.base import Engine
@@ -46,17 +47,18 @@ from storage.formats.probes import PROBE_KINDS
 log = logging.getLogger(__name__)
 
 
-def train(job: TrainingJob, stop_requested: Callable[[], bool]) -> Progress:
+def train(job: TrainingJob, stop_requested: Callable[[], bool], store: Store | None = None) -> Progress:
     """Train to the last step and commit the parts REPORT and FINAL, or to a requested stop.
 
+    `store` is the one of the job, for a caller that must be able to stop its waiting.
     Returns: how far it came; after a stop less than `max_steps`, and a checkpoint holds that step.
     Raises: InputError, also for a loss that is not a number: it comes again; Fault for damaged data.
     """
     # What is announced, reported and compared with a checkpoint is the device that is used, not `auto`.
     device = choose_device(job.device)
     job = changed(job, device=device.type)
-    store = Store(job.store)
-    writer = ArtifactWriter(store, job.output.stage, job.output.key)
+    store = store or Store(job.store, job.store_patience)
+    writer = ArtifactWriter(store, job.output.stage, job.output.key, job.claim)
     data = open_data(store, job)
     model_config = model_config_for(job.config.model, job.vocab_size, data.sequence_length)
     torch.manual_seed(job.config.seed)
@@ -67,7 +69,10 @@ def train(job: TrainingJob, stop_requested: Callable[[], bool]) -> Progress:
     objective = Objective(model, job.config, label_counts(model_config, data))
     with job.engine.open(objective, device, job.folder, checkpoint.model if checkpoint else None) as engine:
         training = Training(job, writer, data, objective, engine, checkpoint)
-        return training.run(stop_requested)
+        try:
+            return training.run(stop_requested)
+        finally:
+            training.close()
 
 
 class Training:
@@ -87,7 +92,7 @@ class Training:
         self.objective = objective
         self.model_config: ModelConfig = objective.model.config
         self.is_main = engine.rank == 0
-        self.checkpoints = list(job.checkpoints)
+        self.committer = Committer(writer, job.checkpoints, job.config.keep_checkpoints) if self.is_main else None
         self.start = self.saved = checkpoint.progress if checkpoint else Progress()
         self.step, self.tokens = self.start.step, self.start.tokens
         self.started = time.monotonic()
@@ -116,7 +121,11 @@ class Training:
             *counts, stops = self.engine.total([*count(batches), float(stop_requested())])
             if stops:  # all processes see the sum, so all stop before the same step
                 self._save_checkpoint()
+                if self.committer and not self.committer.stop():
+                    log.warning("the store is away: the last checkpoint is on this machine only; continue here")
                 return self._progress()
+            if self.committer:
+                self.committer.check()
             self._update(step, batches, Totals(*counts))
             last = step == config.max_steps
             if last or step == 1 or step % config.log_every == 0:
@@ -127,6 +136,11 @@ class Training:
                 self._save_checkpoint()
         self._finish()
         return self._progress()
+
+    def close(self) -> None:
+        """Commit no more checkpoints than were saved."""
+        if self.committer:
+            self.committer.close()
 
     def _update(self, step: int, batches: list[Batch], totals: Totals) -> None:
         self.unread.append(update(self.engine, self.objective, step, batches, totals))
@@ -196,18 +210,17 @@ class Training:
         self._read_updates()  # a checkpoint of NaNs would be continued for ever
         state = self.engine.state(self.step)
         self.saved = self._progress()
-        if self.is_main:
+        if self.committer:
             save_checkpoint(self.writer, self.job, self.saved, state, self.metrics.lines)
-            self.checkpoints.append(checkpoint_name(self.step))
-            while len(self.checkpoints) > self.config.keep_checkpoints:
-                self.writer.discard(self.checkpoints.pop(0))
-            self._say("saved a checkpoint")
+            is_committed = self.committer.submit(checkpoint_name(self.step))
+            self._say("saved a checkpoint" if is_committed else "saved a checkpoint on this machine for now")
         self._exclude(began)
 
     def _finish(self) -> None:
         state = self.engine.state(self.step)
-        if not self.is_main:
+        if not self.committer:
             return
+        self.committer.finish()
         folder = self.writer.scratch()
         report = {METRICS_LOG: folder / METRICS_LOG, "engine.json": folder / "engine.json"}
         report[METRICS_LOG].write_text("".join(self.metrics.lines))

@@ -25,7 +25,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 from model.training.job import PARENT_VARIABLE, TrainerStatus, TrainingJob
-from storage.errors import Fault, InputError
+from storage.artifacts.store import Store
+from storage.errors import Fault, InputError, StoreAwayError
 
 log = logging.getLogger("model.training.worker")  # __name__ is __main__ here
 
@@ -50,12 +51,18 @@ def main(job_file: str) -> int:
 def work(job: TrainingJob) -> int:
     """Train, as one of the processes that torchrun starts."""
     stop = threading.Event()
+    store = Store(job.store, job.store_patience)
+
+    def on_signal(*_: object) -> None:
+        stop.set()
+        store.stop_waiting()
+
     for number in (signal.SIGTERM, signal.SIGINT):  # Ctrl-C reaches the whole process group
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, on_signal)
     set_up_torch(job)
     from model.training.loop import train  # noqa: PLC0415 - reads data and model code; after the signals
 
-    progress = train(job, stop.is_set)
+    progress = train(job, stop.is_set, store)
     if progress.step < job.config.max_steps and os.environ["RANK"] == "0":
         came_to = f"step {progress.step} of {job.config.max_steps}"
         report(sys.stdout, TrainerStatus(state="stopped", message=came_to))
@@ -138,6 +145,8 @@ def status_of(error: BaseException, store: str) -> TrainerStatus:
     """Return what the parent process raises again. `store` is named if an error of the disk names no file."""
     if isinstance(error, InputError):
         return TrainerStatus(state="input-error", message=str(error))
+    if isinstance(error, StoreAwayError):
+        return TrainerStatus(state="store-away", message=str(error))
     if isinstance(error, Fault):
         return TrainerStatus(state="fault", message=str(error))
     if isinstance(error, OSError):

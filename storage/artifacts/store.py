@@ -43,6 +43,8 @@ from storage.artifacts.records import (
     encode_record,
     now,
 )
+from storage.backends.base import StoreBackend
+from storage.backends.patient import PatientBackend, is_away
 from storage.backends.registry import open_backend
 from storage.errors import CorruptFileError, CorruptRecordError, InputError
 
@@ -50,14 +52,53 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """One artifact store. Opening touches nothing; it can be pickled and used in other processes."""
+    """One artifact store. Opening touches nothing; it can be pickled and used in other processes.
 
-    def __init__(self, url: str) -> None:
-        self.backend = open_backend(url)
+    With `patience`, in seconds, it is known to have answered once: whatever is asked of it waits that long for a
+    store that is away. Without, the first call that gets no answer fails.
+    """
+
+    def __init__(self, url: str, patience: float = 0.0) -> None:
+        self.backend: StoreBackend = open_backend(url)
         self.url = self.backend.url
+        self.patience = patience
+        if patience:
+            self.backend.must_exist = True
+            self.backend = PatientBackend(self.backend, patience)
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
-        return Store, (self.url,)
+    def __reduce__(self) -> tuple[type["Store"], tuple[str, float]]:
+        return Store, (self.url, self.patience)
+
+    def patient(self, patience: float) -> "Store":
+        """Return this store for a run under way, after a look that it answers now.
+
+        Raises: InputError for what the user must set; StoreAwayError, Fault or OSError in less than a minute.
+        """
+        self.backend.probe()
+        return Store(self.url, patience)
+
+    def wait_if_away(self) -> bool:
+        """Tell whether the store is away, after waiting until it is back. Raises: StoreAwayError if never."""
+        if not isinstance(self.backend, PatientBackend):
+            return False
+        try:
+            self.backend.inner.probe()
+            return False
+        except Exception as error:
+            if not is_away(error):
+                raise
+            self.backend.probe()
+            return True
+
+    @property
+    def away(self) -> bool:
+        """Whether calls wait just now for a store that is away."""
+        return isinstance(self.backend, PatientBackend) and self.backend.away
+
+    def stop_waiting(self) -> None:
+        """Let nothing wait for the store any more, in this process. May be called from a signal handler."""
+        if isinstance(self.backend, PatientBackend):
+            self.backend.stop_waiting()
 
     # ---- artifacts -----------------------------------------------------------------------------
 
@@ -111,7 +152,11 @@ class Store:
 
     def lease(self, stage: str, key: str, run_id: str, on_lost: Callable[[], None]) -> Lease:
         """Return a lease on an artifact, not yet acquired; `on_lost` is called from another thread."""
-        return Lease(self.backend, record_path(f"{LEASES}/{checked_name(stage)}", key), run_id, on_lost)
+        return Lease(self.backend, self.lease_path(stage, key), run_id, on_lost)
+
+    def lease_path(self, stage: str, key: str) -> str:
+        """Return where the lease on an artifact lies."""
+        return record_path(f"{LEASES}/{checked_name(stage)}", key)
 
     def write_run(self, run: Run) -> None:
         """Record the present state of a run."""
@@ -172,7 +217,10 @@ class Store:
 
     def scratch(self, stage: str, key: str) -> Path:
         """Return a folder of this machine for unfinished work on an artifact; it outlives a crash."""
-        folder = self.scratch_root() / f"{checked_name(stage)}-{checked_name(key)}"
+        root = self.scratch_root()
+        if self.patience and root == self.backend.scratch() and not root.exists():
+            self.backend.probe()  # a mount has vanished: nothing is made in its place
+        folder = root / f"{checked_name(stage)}-{checked_name(key)}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -266,7 +314,7 @@ class Artifact:
         try:
             local = self.store.backend.local(path)
             if local is not None:
-                return self._checked(file, local)
+                return self._checked_there(file, path, local)
             copy = self.store.cached_copy(file, path)
             try:
                 return self._checked(file, copy)
@@ -275,6 +323,14 @@ class Artifact:
                 return self._checked(file, self.store.cached_copy(file, path))
         except FileNotFoundError:
             raise self.corrupt(file, "found no file") from None
+
+    def _checked_there(self, file: StoredFile, path: str, local: Path) -> Path:
+        """Check a file of a store on this machine, which may be away for a while, and come back."""
+        try:
+            return self._checked(file, local)
+        except OSError:
+            self.store.backend.size(path)  # waits for a store that is away; raises if the file is not there
+            return self._checked(file, local)
 
     def _path(self, file: StoredFile) -> str:
         return f"{artifact_folder(self.manifest.stage, self.manifest.key)}/{file.path}"

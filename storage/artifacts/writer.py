@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import socket
 import uuid
 from collections import Counter
@@ -17,6 +18,7 @@ from storage.artifacts.layout import (
     parts_folder,
     record_path,
 )
+from storage.artifacts.lease import Claim
 from storage.artifacts.records import (
     Attempt,
     JsonDict,
@@ -38,6 +40,9 @@ log = logging.getLogger(__name__)
 THREADS = 8
 """Parts that are read and checked at once: reading waits for the store, and hashing leaves the interpreter."""
 
+PENDING = "pending"
+"""Folder of the shared scratch for parts that wait for the store: `storage.artifacts.pending`."""
+
 SUFFIX = re.compile(r"(\.[A-Za-z0-9]+){0,2}\Z")
 """What a stored file keeps of its local name: at most two steps, such as `.jsonl.zst`."""
 
@@ -48,12 +53,16 @@ class ArtifactWriter:
     A part that any earlier attempt committed stays valid; a part of this attempt never overwrites files of
     another one, because every file name holds the attempt. It also holds the beginning of the content's SHA-256:
     a part may be committed again (a checkpoint), and a crash in between leaves the one before it as it was.
+
+    With a claim to a lease every commit and the publication first look in the store whether it is still held, and
+    raise LeaseLostError if another process holds it.
     """
 
-    def __init__(self, store: Store, stage: str, key: str) -> None:
+    def __init__(self, store: Store, stage: str, key: str, claim: Claim | None = None) -> None:
         self.store = store
         self.stage = stage
         self.key = key
+        self.claim = claim
         self.attempt = uuid.uuid4().hex[:12]
         self.folder = artifact_folder(stage, key)
 
@@ -90,10 +99,15 @@ class ArtifactWriter:
         """
         paths = self.store.paths(f"{self.folder}/parts")
         with ThreadPoolExecutor(THREADS) as pool:
-            found = [part for part in pool.map(self._read_part, paths) if part is not None]
-            wrong = self._as_artifact().wrong_sizes(file for part in found for file in part.files)
-            whole = pool.map(lambda part: self._is_whole(part, wrong), found)
-            return {part.part: part for part, is_whole in zip(found, whole, strict=True) if is_whole}
+            try:
+                found = [part for part in pool.map(self._read_part, paths) if part is not None]
+                wrong = self._as_artifact().wrong_sizes(file for part in found for file in part.files)
+                whole = pool.map(lambda part: self._is_whole(part, wrong), found)
+                return {part.part: part for part, is_whole in zip(found, whole, strict=True) if is_whole}
+            except BaseException as error:
+                if not isinstance(error, Exception):  # Ctrl-C: nor do the threads wait for the store any more
+                    self.store.stop_waiting()
+                raise
 
     def part(self, name: str) -> Part | None:
         """Return one committed part without checking its files; None if there is none."""
@@ -181,7 +195,11 @@ class ArtifactWriter:
             self._delete_unpublished(record.files)
 
     def forget_parts(self) -> None:
-        """Remove all part records, to do everything again; files stay, since a manifest may name them."""
+        """Remove all part records, to do everything again; files stay, since a manifest may name them.
+
+        Parts that are finished on this machine and wait for the store (`pending`) go too.
+        """
+        shutil.rmtree(self.shared_scratch() / PENDING, ignore_errors=True)
         for path in self.store.paths(f"{self.folder}/parts"):
             self.store.backend.delete(path)
 
@@ -239,6 +257,7 @@ class ArtifactWriter:
         )
         for error in Artifact(self.store, manifest).wrong_sizes((*manifest.files, *manifest.reports)).values():
             raise error
+        self._check_claim()
         artifact = Artifact(self.store, self._written(manifest_path(self.folder), manifest))
         self.store.backend.delete(attempt_path(self.folder))
         return artifact
@@ -295,6 +314,7 @@ class ArtifactWriter:
     def _record(
         self, part: str, files: list[StoredFile], counts: Mapping[str, int] | None, info: JsonDict | None
     ) -> Part:
+        self._check_claim()
         replaced = self.part(part)
         record = Part(
             part=part,
@@ -308,6 +328,10 @@ class ArtifactWriter:
             kept = {file.path for file in files}
             self._delete_unpublished(file for file in replaced.files if file.path not in kept)
         return record
+
+    def _check_claim(self) -> None:
+        if self.claim is not None:
+            self.claim.check(self.store.backend)
 
     def _written(self, path: str, record: RecordT) -> RecordT:
         """Write a record and return it as every reader gets it: with the keys of its dicts in the file's order."""

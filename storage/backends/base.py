@@ -21,8 +21,10 @@ class StoreBackend(Protocol):
 
     **Errors.** A file that is not there is a FileNotFoundError, where the method says so. A root that cannot be
     reached or read is a `storage.errors.Fault`, or the OSError of a disk - in `list`, too: it never looks empty.
-    A `put` that fails leaves the local file. Credentials come from the environment, never from the URL, which is
-    kept with the results.
+    What a while may heal is a StoreAwayError, said in less than a minute even if nothing ever answers, and tried
+    again by `storage.backends.patient`, never for long by the backend itself; what the user must set (place,
+    credentials, permissions) is an InputError. A `put` that fails leaves the local file. Credentials come from
+    the environment, never from the URL, which is kept with the results.
 
     **Processes.** Opening touches nothing. `open_backend(backend.url)` opens the same root in any other process;
     a backend can be used by several threads at once, and by the child of a fork.
@@ -41,6 +43,18 @@ class StoreBackend(Protocol):
 
     exact_create: bool = False
     """Whether of several that `create` the same file at once exactly one is told True."""
+
+    must_exist: bool = False
+    """Whether this root is known to be there already: if it is gone, that is a StoreAwayError, and no new one is
+    made in its place. Set by whoever opens the root of a run that is under way; only a place that a mount or a
+    person can take away need look at it."""
+
+    def probe(self) -> None:
+        """Find out with little work whether the root answers and can be used; make it ready if need be.
+
+        Raises: InputError for what the user must set, StoreAwayError, Fault, OSError.
+        """
+        next(iter(self.list("leases")), None)
 
     def read(self, path: str) -> bytes:
         """Return the content. Raises FileNotFoundError."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from storage.backends.base import WRITES, StoreBackend
-from storage.errors import Fault, InputError
+from storage.errors import Fault, InputError, StoreAwayError
 
 SCRATCH = "scratch"
 """Folder below a local root for unfinished work; same disk, so that finished files can be renamed."""
@@ -53,9 +53,15 @@ class LocalBackend(StoreBackend):
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"a local store must be a folder, found the file {self.url}; name another place")
 
+    def probe(self) -> None:
+        """Write a file, and make the folder that tells from now on that the root is there."""
+        with self._temporary() as temporary:
+            _write_flushed(temporary, b"")
+
     def read(self, path: str) -> bytes:
         """Return the content."""
-        return (self.root / path).read_bytes()
+        with self._root_there():
+            return (self.root / path).read_bytes()
 
     def write(self, path: str, data: bytes) -> None:
         """Write through a temporary file."""
@@ -72,9 +78,10 @@ class LocalBackend(StoreBackend):
     def put(self, local: Path, path: str) -> None:
         """Rename a file of the same disk; copy one from another disk, and what a symbolic link leads to."""
         if not local.is_symlink():
-            _flush(local)
             try:
-                self._publish(local, path)
+                with self._root_there():
+                    _flush(local)
+                    self._publish(local, path)
                 return
             except OSError as error:
                 if error.errno != errno.EXDEV:
@@ -87,21 +94,28 @@ class LocalBackend(StoreBackend):
 
     def fetch(self, path: str, local: Path) -> None:
         """Copy the file."""
-        shutil.copyfile(self.root / path, local)
+        with self._root_there():
+            shutil.copyfile(self.root / path, local)
 
     def size(self, path: str) -> int:
         """Return the size in bytes."""
-        return (self.root / path).stat().st_size
+        with self._root_there():
+            return (self.root / path).stat().st_size
 
     def digest(self, path: str) -> tuple[int, str]:
         """Read and hash the file."""
-        with (self.root / path).open("rb") as file:
+        with self._root_there(), (self.root / path).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             return file.tell(), sha256
 
     def list(self, folder: str) -> Iterator[tuple[str, int, float]]:
         """Walk the folder; files that vanish meanwhile are left out, one that cannot be read is an error."""
-        found = []
+        with self._root_there():
+            found = sorted(self._walk(folder))
+            self._check_root()  # what vanished under the walk's hands must not look like deleted
+        yield from found
+
+    def _walk(self, folder: str) -> Iterator[tuple[str, int, float]]:
         folders = [os.path.join(self.root, folder)]
         prefix = len(os.path.join(self.root, ""))
         while folders:
@@ -113,13 +127,16 @@ class LocalBackend(StoreBackend):
                     elif not entry.is_dir():
                         with contextlib.suppress(FileNotFoundError):
                             status = entry.stat()
-                            found.append((entry.path[prefix:], status.st_size, status.st_mtime))
-        yield from sorted(found)
+                            yield entry.path[prefix:], status.st_size, status.st_mtime
 
     def delete(self, path: str) -> None:
         """Remove the file and the folders that it leaves empty."""
         target = self.root / path
-        target.unlink(missing_ok=True)
+        with self._root_there():
+            try:
+                target.unlink()
+            except FileNotFoundError:
+                self._check_root()
         for folder in target.parents:
             if folder == self.root:
                 break
@@ -147,12 +164,35 @@ class LocalBackend(StoreBackend):
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[Path]:
         folder = self.scratch() / WRITES
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / uuid.uuid4().hex
+        with self._root_there():
+            if not self.must_exist:
+                folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / uuid.uuid4().hex
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _root_there(self) -> Iterator[None]:
+        """Tell a root that is gone from a file that is: a mount that vanished, a folder that was moved away."""
         try:
-            yield temporary
-        finally:
-            temporary.unlink(missing_ok=True)
+            yield
+        except OSError:
+            self._check_root()
+            raise
+
+    def _check_root(self) -> None:
+        """Raise StoreAwayError if the root was there and is not. Every write makes the folder WRITES; it stays."""
+        if not self.must_exist:
+            return
+        try:
+            os.stat(self.scratch() / WRITES)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise StoreAwayError(
+                f"the store must stay where it is, but {self.root} is gone or closed ({error.strerror}); mount it "
+                f"again or move it back: what is finished is kept"
+            ) from error
 
     def _publish(self, temporary: Path, path: str, *, replace: bool = True) -> bool:
         # `delete` removes the folders that it empties, so the target's may vanish at any moment.
@@ -160,7 +200,7 @@ class LocalBackend(StoreBackend):
         place = os.replace if replace else _link
         for attempt in range(RACES):
             try:
-                _make_folder(target.parent)
+                _make_folder(target.parent, below=self.root if self.must_exist else None)
                 place(temporary, target)
             except FileExistsError:
                 return False
@@ -185,9 +225,17 @@ class LocalBackend(StoreBackend):
             ) from error
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, below: Path | None) -> None:
+    """Make a folder and those above it, but none that is not `below` the given one."""
+    if folder == below:
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except FileNotFoundError:
+        if folder.parent == folder:
+            raise
+        _make_folder(folder.parent, below)
+        folder.mkdir(exist_ok=True)
     except FileExistsError:  # in the way is a file, or a folder that was removed between two looks
         if not stat.S_ISDIR(os.stat(folder).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "a file is in the way of a folder", str(folder)) from None

@@ -1,25 +1,39 @@
 """Files under an S3 prefix, through s3fs; endpoint and credentials come from the usual AWS_* variables.
 
-One PUT (or one completed multipart upload) is atomic on every server that is fit for a store. Whatever goes wrong
-on the way is a `Fault` that says what to check: a store that cannot be reached must never look like an empty one.
+One PUT (or one completed multipart upload) is atomic on every server that is fit for a store. What goes wrong on
+the way is explained in `storage.backends.s3_errors`: a store that cannot be reached never looks like an empty one.
 """
 
 import contextlib
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from storage.backends.base import StoreBackend
-from storage.errors import Fault, InputError
+from storage.backends.s3_errors import RAISED, Place, code_of, explained, is_absent
+from storage.errors import InputError
 
-TRIES = 3
-"""Requests per call before a server that answers 5xx or drops connections counts as down: a few seconds."""
+TRIES = 2
+"""Requests per call before a server that answers 5xx or drops connections counts as away: a second or two."""
+
+ANSWER_SECONDS = 18
+"""How long a request waits for its answer. With TRIES a server that never gives one is away after 36 seconds."""
+
+CONNECT_SECONDS = 10
+"""How long a request waits for its connection."""
+
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+"""What some server takes for a bucket; AWS, with its 63 small letters, is stricter, and says so itself."""
 
 PIECE_BYTES = 16 << 20
 """How much of an object is in memory while it is hashed."""
+
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 UPLOAD = "?uploadId="
 """Separates path and upload in the name of an unfinished upload."""
@@ -29,16 +43,10 @@ class S3Backend(StoreBackend):
     """Files under an S3 prefix. How exact `create` is depends on the server: conditional PUT is not in all."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        _check(url)
+        self.url = url.removesuffix("/")
         self.prefix = self.url.removeprefix("s3://")
         self.bucket, _, self.folder = self.prefix.partition("/")
-        if not self.bucket:
-            raise InputError(f"an S3 store must name its bucket, found {url!r}; write s3://bucket/prefix")
-        if "@" in self.bucket:
-            raise InputError(
-                "an S3 store must not contain credentials, since its address is kept with the results; "
-                "put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or ~/.aws/credentials"
-            )
         self._process = 0
         self._filesystem: Any = None
 
@@ -51,12 +59,23 @@ class S3Backend(StoreBackend):
             filesystem = s3fs.S3FileSystem(
                 skip_instance_cache=True,
                 use_listings_cache=False,  # the cache hides what other processes wrote
-                config_kwargs={"retries": {"mode": "standard", "total_max_attempts": TRIES}},
+                config_kwargs={
+                    "retries": {"mode": "standard", "total_max_attempts": TRIES},
+                    "connect_timeout": CONNECT_SECONDS,
+                    "read_timeout": ANSWER_SECONDS,
+                },
             )
-            # The retries of s3fs multiply those of botocore; two tries are left for a body that breaks off.
-            filesystem.retries = 2
+            filesystem.retries = 1  # those of s3fs would multiply those of botocore
             self._filesystem, self._process = filesystem, os.getpid()
         return self._filesystem
+
+    def probe(self) -> None:
+        """List one object."""
+        prefix = f"{self.folder}/" if self.folder else ""
+        with self._explained(""):
+            found = self.filesystem.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=prefix, MaxKeys=1)
+            if "IsTruncated" not in found:
+                raise ValueError("the answer to a listing is none")  # some web site
 
     def read(self, path: str) -> bytes:
         """Return the content, with one request: a record that is being replaced is read old or new."""
@@ -79,8 +98,8 @@ class S3Backend(StoreBackend):
                 pass
             except OSError as error:
                 # Swift and Ceph answer with a bare 412; AWS with 409 while another creation is under way.
-                if _code(error) not in ("PreconditionFailed", "412", "ConditionalRequestConflict") and not (
-                    _code(error) == "" and error.errno == errno.EINVAL
+                if code_of(error) not in ("PreconditionFailed", "412", "ConditionalRequestConflict") and not (
+                    code_of(error) == "" and error.errno == errno.EINVAL
                 ):
                     raise
         try:
@@ -121,6 +140,8 @@ class S3Backend(StoreBackend):
         """List the prefix, without the empty objects that some tools make to stand for a folder."""
         with self._explained(folder):
             found = self.filesystem.find(self._key(folder), detail=True)
+            if any(not isinstance(info.get("LastModified", EPOCH), datetime) for info in found.values()):
+                raise ValueError("the answer to a listing is none")  # some web site
         for key, info in sorted(found.items()):
             if info["type"] == "file" and not key.endswith("/"):
                 yield key.removeprefix(self.prefix + "/"), int(info["size"]), info["LastModified"].timestamp()
@@ -155,7 +176,7 @@ class S3Backend(StoreBackend):
                 try:
                     page = self.filesystem.call_s3(method, Bucket=self.bucket, **options)
                 except FileNotFoundError as error:  # completed or aborted since it was listed
-                    if _code(error) == "NoSuchUpload":
+                    if code_of(error) == "NoSuchUpload":
                         return
                     raise
             yield from page.get(entries, [])
@@ -172,39 +193,34 @@ class S3Backend(StoreBackend):
             yield
         except FileExistsError:
             raise
-        except _failures() as error:
-            if isinstance(error, FileNotFoundError) and error.filename is None and _code(error) != "NoSuchBucket":
-                raise  # the object is not there; with a file name, it is a local file that is not
-            raise Fault(
-                f"the store must answer, but {self.url}/{path} failed: {type(error).__name__}: {error}; "
-                f"{_advice(error)}"
-            ) from error
+        except RAISED as error:
+            if is_absent(error):
+                raise
+            raise explained(error, Place(self.url, self.bucket, path, self.must_exist)) from error
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    # Evaluated only when something was raised; by then these modules are loaded. s3fs lets errors of all through.
-    from aiohttp import ClientError  # noqa: PLC0415 - loaded with s3fs
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - loaded with s3fs
-
-    return OSError, ValueError, BotoCoreError, ClientError
-
-
-def _code(error: BaseException) -> str:
-    """Return the error code in the server's answer, empty if there was no answer."""
-    response = getattr(error.__cause__ or error, "response", None)
-    return str(response["Error"].get("Code", "")) if isinstance(response, dict) else ""
-
-
-def _advice(error: Exception) -> str:
-    if _code(error) == "NoSuchBucket":
-        return "create the bucket, or correct the URL of the store"
-    if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
-        return (
-            "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE), and that they may read, write, "
-            "list and delete in this bucket"
+def _check(url: str) -> None:
+    """Raise InputError unless the URL names a bucket, and folders that every tool understands in the same way."""
+    bucket, _, folder = url.removeprefix("s3://").removesuffix("/").partition("/")
+    if "@" in bucket:
+        raise InputError(
+            "an S3 store must not contain credentials, since its address is kept with the results; "
+            "put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or ~/.aws/credentials"
         )
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "not set, so AWS"
-    return (
-        f"check the network, AWS_ENDPOINT_URL ({endpoint}) and AWS_DEFAULT_REGION, then run again: "
-        f"what is finished is kept"
-    )
+    if not bucket:
+        raise InputError(f"an S3 store must name its bucket, found {url!r}; write s3://bucket/prefix")
+    if "?" in url or "#" in url:
+        raise InputError(
+            f"an S3 store must be a bucket and a prefix, found a query or fragment in {url!r}; write "
+            f"s3://bucket/prefix, and set AWS_ENDPOINT_URL and AWS_DEFAULT_REGION for the server"
+        )
+    if not BUCKET.fullmatch(bucket) or ".." in bucket:
+        raise InputError(
+            f"the bucket of an S3 store must be 3 to 63 letters, digits, '.', '-', found {bucket!r} in {url!r}; "
+            f"write s3://bucket/prefix, and set AWS_ENDPOINT_URL for a server of your own"
+        )
+    if folder and any(name in ("", ".", "..") for name in folder.split("/")):
+        raise InputError(
+            f"the prefix of an S3 store must be names with one / between them, none of them '.' or '..', found "
+            f"{url!r}; write s3://{bucket}/{'/'.join(n for n in folder.split('/') if n not in ('', '.', '..'))}"
+        )

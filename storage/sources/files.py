@@ -31,9 +31,9 @@ class FilesConfig(SplitFields, RecordFields):
     patterns: tuple[str, ...] = Field(min_length=1)
     """Folders, files, or patterns such as `data/**/*.jsonl.zst`. A folder means the files in it and in its folders
     that can be read, but for hidden and empty ones; what is left out is named in the log. Read are .jsonl,
-    .ndjson, .json, .csv, .tsv, .parquet, .arrow, .feather and .txt (see text_files; those that end in -sentences.txt, of
-    Leipzig corpora, hold a document per line). All text may end in .zst, .gz, .bz2 or .xz, and any of these files
-    may lie in a .zip or .tar."""
+    .ndjson, .json, .csv, .tsv, .parquet, .arrow, .feather and .txt (see text_files; those that end in
+    -sentences.txt, of Leipzig corpora, hold a document per line). All text may end in .zst, .gz, .bz2 or .xz, and
+    any of these files may lie in a .zip or .tar."""
 
 
 class FilesSource(Source[FilesConfig]):

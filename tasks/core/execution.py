@@ -26,5 +26,7 @@ class Execution(Config):
     """Training processes on this machine."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of each training process; 0 means all cores, divided."""
+    store_patience_minutes: float = Field(default=10.0, gt=0)
+    """How long a run waits for a store that is away, once it is under way; training goes on meanwhile."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     """Whether metrics also go to Weights & Biases; a failure there never stops a run."""

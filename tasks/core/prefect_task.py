@@ -28,7 +28,7 @@ from prefect.tasks import exponential_backoff
 
 from storage.artifacts.store import Artifact
 from storage.config import Config
-from storage.errors import InputError, LostWorkersError
+from storage.errors import InputError, LostWorkersError, StoreAwayError
 from tasks.core.context import TABLES
 from tasks.core.loggers import LOGGERS
 from tasks.core.runner import run_stage
@@ -81,7 +81,7 @@ def run_as_task(
 
 def _may_heal(task: Any, task_run: Any, state: State[Any]) -> bool:
     error = state.data  # the exception itself: results are not persisted
-    if isinstance(error, InputError | LostWorkersError):
+    if isinstance(error, InputError | LostWorkersError | StoreAwayError):
         return False
     log.warning("%s failed and is tried again: %s", task.name, error)
     return True

@@ -22,7 +22,7 @@ from storage.artifacts.records import now
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import Config
-from storage.errors import LeaseLostError
+from storage.errors import InputError, LeaseLostError, StoreAwayError
 from tasks.core.context import StageContext
 from tasks.core.stage import RunContext, Stage, StageResult, input_identity, stage_key
 
@@ -75,7 +75,7 @@ def run_stage(
         if found is not None:
             return StageResult(found, cached=True, seconds=time.monotonic() - started)
         try:
-            artifact = _build(stage, config, inputs, sources, key, context, lease, resume=resume)
+            artifact = _build_patiently(stage, config, inputs, sources, key, context, lease, resume=resume)
         finally:
             lease.release()
     return StageResult(artifact, cached=False, seconds=time.monotonic() - started)
@@ -100,6 +100,34 @@ def _acquire(
     return lease, None
 
 
+def _build_patiently(
+    stage: Stage,
+    config: Config,
+    inputs: Mapping[str, Artifact],
+    sources: Mapping[str, str],
+    key: str,
+    context: RunContext,
+    lease: Lease,
+    *,
+    resume: bool,
+) -> Artifact:
+    """Build, and go on with what is finished if that failed while the store was away.
+
+    The store itself waits in each of its calls; but of a folder of this machine that was taken away, the work
+    misses its scratch files too.
+    """
+    while True:
+        try:
+            return _build(stage, config, inputs, sources, key, context, lease, resume=resume)
+        except (InputError, LeaseLostError, StoreAwayError):
+            raise
+        except Exception as error:
+            if not context.store.wait_if_away():
+                raise
+            log.warning("%s failed while the store was away, and goes on: %s", stage.name, error)
+            resume = True
+
+
 def _build(
     stage: Stage,
     config: Config,
@@ -112,7 +140,7 @@ def _build(
     resume: bool,
 ) -> Artifact:
     started, clock = now(), time.monotonic()
-    writer = ArtifactWriter(context.store, stage.name, key)
+    writer = ArtifactWriter(context.store, stage.name, key, lease.claim)
     if not resume:
         writer.forget_parts()
     _remove_abandoned_scratch(context.store.scratch(stage.name, key))
@@ -126,7 +154,6 @@ def _build(
     )
     stage_context = StageContext(writer, context.execution, context.progress)
     parts = stage.build(config, **inputs, context=stage_context)
-    lease.check()  # in a thread that the heartbeat cannot interrupt
     artifact = writer.publish(
         parts,
         reports=stage_context.finish_reports(),

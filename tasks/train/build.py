@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from model.training.config import CHECKPOINT_PREFIX, FINAL, METRICS_LOG, REPORT, TrainConfig
 from model.training.job import ArtifactRef, TrainerStatus, TrainingJob
+from storage.artifacts.pending import commit_pending, drop_pending, pending_parts
 from storage.artifacts.records import JsonDict, Part
 from storage.artifacts.store import Artifact
+from storage.artifacts.writer import ArtifactWriter
 from storage.errors import Fault, InputError
 from tasks.core.context import StageContext
 from tasks.core.cores import usable_cores
@@ -27,7 +29,7 @@ def train_model(
 
     Raises: InputError for an execution that cannot train this config; Fault, with which a retry continues.
     """
-    parts = context.writer.parts()
+    parts = parts_with_pending(context.writer)
     if FINAL not in parts:
         job = training_job(config, sequences, tokenizer, context, checkpoints=checkpoint_names(parts))
         status = run_trainer(job, context.progress)
@@ -38,6 +40,20 @@ def train_model(
         context.writer.discard(name)
     report_training(parts[FINAL], parts.get(REPORT), context)
     return [parts[FINAL]]
+
+
+def parts_with_pending(writer: ArtifactWriter) -> dict[str, Part]:
+    """Return the committed parts, a newer checkpoint that an earlier attempt left on this machine included."""
+    parts = writer.parts()
+    pending = pending_parts(writer)
+    for name in pending:
+        if name == pending[-1] and FINAL not in parts and name > max(checkpoint_names(parts), default=""):
+            log.info("committing the checkpoint %s, which was only on this machine", name)
+            commit_pending(writer, name)
+            parts = writer.parts()
+        else:
+            drop_pending(writer, name)
+    return parts
 
 
 def checkpoint_names(parts: dict[str, Part]) -> tuple[str, ...]:
@@ -92,6 +108,8 @@ def training_job(
         )
     return TrainingJob(
         store=context.writer.store.url,
+        store_patience=context.writer.store.patience,
+        claim=context.writer.claim,
         output=ArtifactRef(stage=context.writer.stage, key=context.writer.key),
         sequences=ArtifactRef(stage=sequences.manifest.stage, key=sequences.manifest.key),
         sequences_digest=sequences.content_digest,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from model.training.job import PARENT_VARIABLE, TrainerStatus, TrainingJob
 from storage.artifacts.records import JsonDict
-from storage.errors import Fault, InputError
+from storage.errors import Fault, InputError, StoreAwayError
 from tasks.core.context import Progress
 
 log = logging.getLogger(__name__)
@@ -136,6 +136,8 @@ def failure(status: TrainerStatus) -> InputError | Fault:
     """Return the error for a trainer that ended without its result."""
     if status.state == "input-error":
         return InputError(status.message)
+    if status.state == "store-away":
+        return StoreAwayError(status.message)
     if status.state == "fault":
         return Fault(status.message)
     if status.state == "stopped":

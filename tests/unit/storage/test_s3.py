@@ -14,7 +14,7 @@ from storage.artifacts.store import Store
 from storage.backends import s3
 from storage.backends.registry import open_backend
 from storage.backends.s3 import S3Backend
-from storage.errors import Fault, InputError
+from storage.errors import Fault, InputError, StoreAwayError
 
 CALLS: dict[str, Callable[[S3Backend, Path], object]] = {
     "read": lambda files, local: files.read("a/b"),
@@ -164,14 +164,14 @@ def test_s3_server_that_is_gone_is_a_fault(
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         s3_settings(f"http://127.0.0.1:{unused.getsockname()[1]}")
-    with pytest.raises(Fault, match=r"store must answer.*AWS_ENDPOINT_URL"):
+    with pytest.raises(StoreAwayError, match=r"store must answer.*AWS_ENDPOINT_URL"):
         CALLS[call](S3Backend("s3://bucket/prefix"), local)
     assert local.exists()
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_s3_bucket_that_is_missing_is_a_fault(call: str, local: Path, s3_url: str) -> None:
-    with pytest.raises(Fault, match="create the bucket"):
+def test_s3_bucket_that_is_missing_is_bad_input(call: str, local: Path, s3_url: str) -> None:
+    with pytest.raises(InputError, match="create the bucket 'no-such-bucket'"):
         CALLS[call](S3Backend("s3://no-such-bucket/prefix"), local)
 
 
@@ -184,17 +184,53 @@ def test_s3_local_file_that_is_missing_is_a_fault(local: Path, s3_url: str) -> N
         files.fetch("a/b", local.parent / "nowhere" / "copy")
 
 
-def test_s3_without_credentials_is_a_fault(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_without_credentials_is_bad_input(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(Fault, match="check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(InputError, match="set AWS_ACCESS_KEY_ID"):
         S3Backend(s3_url).read("a")
 
 
-def test_s3_endpoint_that_is_no_address_is_a_fault(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
-    with pytest.raises(Fault, match="AWS_ENDPOINT_URL"):
-        S3Backend(s3_url).read("a")
+@pytest.mark.parametrize(
+    "endpoint", ["localhost", "localhost:9000", "http://", "ftp://127.0.0.1/", "http://no-such-host.invalid:9000"]
+)
+def test_s3_endpoint_that_is_no_address_is_bad_input_until_the_store_has_answered(
+    endpoint: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(InputError, match="AWS_ENDPOINT_URL"):
+        S3Backend(s3_url).probe()
+    if "no-such-host" in endpoint:  # a name server may be away in the middle of a run
+        known = S3Backend(s3_url)
+        known.must_exist = True
+        with pytest.raises(StoreAwayError):
+            known.read("a")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket//x",
+        "s3://bucket//",
+        "s3:///x",
+        "s3://bucket/a//b",
+        "s3://bucket/./x",
+        "s3://bucket/a/../b",
+        "s3://bucket/x?region=eu",
+        "s3://bucket/x#y",
+        "s3://b/x",
+        "s3://my bucket/x",
+        "s3://host:9000/bucket",
+        "s3://a..b/x",
+    ],
+)
+def test_s3_url_that_tools_would_read_differently_is_bad_input(url: str) -> None:
+    with pytest.raises(InputError, match=r"write s3://|must"):
+        open_backend(url)
+
+
+def test_s3_url_may_end_in_a_slash() -> None:
+    assert open_backend("s3://bucket/x/").url == "s3://bucket/x"
 
 
 class FaultServer:
@@ -204,6 +240,7 @@ class FaultServer:
         self.requests = 0
         self.status, self.code = 503, "ServiceUnavailable"
         self.failures = 1_000_000
+        self.text = b"ok"
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -214,7 +251,9 @@ class FaultServer:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 failed = outer.requests <= outer.failures
                 body = (
-                    f"<Error><Code>{outer.code}</Code><Message>m</Message></Error>".encode() if failed else b"ok"
+                    f"<Error><Code>{outer.code}</Code><Message>m</Message></Error>".encode()
+                    if failed
+                    else outer.text
                 )
                 self.send_response(outer.status if failed else 200)
                 self.send_header("Content-Length", str(len(body)))
@@ -244,12 +283,12 @@ def fault_server(s3_settings: Callable[[str], None]) -> Iterator[FaultServer]:
 @pytest.mark.parametrize(
     ("call", "code"), [("read", "SlowDown"), ("write", "ServiceUnavailable"), ("list", "InternalError")]
 )
-def test_s3_server_that_only_fails_is_a_fault_after_few_requests(
+def test_s3_server_that_only_fails_is_away_after_few_requests(
     call: str, code: str, local: Path, fault_server: FaultServer
 ) -> None:
     fault_server.code = code
     fault_server.status = 500 if code == "InternalError" else 503
-    with pytest.raises(Fault, match="store must answer"):
+    with pytest.raises(StoreAwayError, match="store must answer"):
         CALLS[call](S3Backend("s3://bucket/prefix"), local)
     assert 1 < fault_server.requests <= 2 * s3.TRIES
 
@@ -257,6 +296,26 @@ def test_s3_server_that_only_fails_is_a_fault_after_few_requests(
 def test_s3_server_that_fails_for_a_moment_is_asked_again(fault_server: FaultServer) -> None:
     fault_server.failures = s3.TRIES - 1
     assert S3Backend("s3://bucket/prefix").read("a") == b"ok"
+
+
+def test_s3_web_site_is_bad_input(fault_server: FaultServer) -> None:
+    fault_server.failures = 0  # says ok to everything, in no XML
+    fault_server.text = b"<html><body>hello</body></html>"
+    for call in (S3Backend.probe, lambda files: list(files.list("a"))):
+        with pytest.raises(InputError, match="must be the address of an S3 server"):
+            call(S3Backend("s3://bucket/prefix"))
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(301, "PermanentRedirect"), (400, "AuthorizationHeaderMalformed")], ids=["301", "400"]
+)
+@pytest.mark.parametrize("call", ["read", "write", "list"])
+def test_s3_bucket_of_another_region_is_bad_input(
+    call: str, status: int, code: str, local: Path, fault_server: FaultServer
+) -> None:
+    fault_server.status, fault_server.code = status, code
+    with pytest.raises(InputError, match="set AWS_DEFAULT_REGION"):
+        CALLS[call](S3Backend("s3://bucket/prefix"), local)
 
 
 @pytest.mark.parametrize(
@@ -269,11 +328,11 @@ def test_s3_server_that_fails_for_a_moment_is_asked_again(fault_server: FaultSer
         ("create", "ExpiredToken"),
     ],
 )
-def test_s3_that_refuses_the_credentials_is_a_fault_at_once(
+def test_s3_that_refuses_the_credentials_is_bad_input_at_once(
     call: str, code: str, local: Path, fault_server: FaultServer
 ) -> None:
     fault_server.status, fault_server.code = 403, code
-    with pytest.raises(Fault, match="check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(InputError, match=r"set AWS_ACCESS_KEY_ID|credentials of AWS_ACCESS_KEY_ID"):
         CALLS[call](S3Backend("s3://bucket/prefix"), local)
     assert fault_server.requests == 1
 
