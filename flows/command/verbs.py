@@ -28,6 +28,7 @@ class Verb:
 
 def _recipe(parser: Parser) -> None:
     parser.add_argument("recipe", nargs="?", default="demo", help="name or .yaml/.json file")
+    parser.add_argument("files", nargs="*", help="files and folders to read, for the recipe own-files")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE",
         help="replace a field of the recipe, as train_tokenizer.vocab_size=3000; null switches a stage off",

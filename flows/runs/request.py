@@ -33,6 +33,8 @@ class Request:
     store: Store
     steps: tuple[Step, ...]
     """What the target needs, in running order."""
+    overrides: Mapping[str, Any]
+    """Fields of the recipe that were replaced."""
     command: str
     """The command that asks for the same."""
 
@@ -58,7 +60,9 @@ class Request:
                 f"found {', '.join(sorted(unneeded))}; choose another target or switch it on"
             )
         opened = open_store(store)
-        return cls(found, target, forced, opened, steps, _command(recipe, overrides or {}, target, opened))
+        changes = dict(overrides or {})
+        command = _command(recipe, changes, target, opened)
+        return cls(found, target, forced, opened, steps, changes, command)
 
     def under_way(self) -> "Request":
         """Return the request with a store that is waited for when it is away, after a look that it answers now.
@@ -83,11 +87,16 @@ def store_option(store: Store) -> str:
     return "" if store.url == open_store(None).url else f" --store {shlex.quote(store.url)}"
 
 
+def override_text(field: str, value: Any) -> str:
+    """Return what is to be written behind --set to replace a field by a value."""
+    plain = f"{field}={value}"
+    is_read_so = isinstance(value, str) and parse_override(plain) == (field, value)
+    return plain if is_read_so else f"{field}={json.dumps(value, ensure_ascii=False)}"
+
+
 def _command(recipe: str, overrides: Mapping[str, Any], target: str, store: Store) -> str:
     words = ["pile", "run", recipe]
     for field, value in overrides.items():
-        plain = f"{field}={value}"
-        is_read_so = isinstance(value, str) and parse_override(plain) == (field, value)
-        words += ["--set", plain if is_read_so else f"{field}={json.dumps(value, ensure_ascii=False)}"]
+        words += ["--set", override_text(field, value)]
     words += ["--target", target] if target != ALL else []
     return shlex.join(words) + store_option(store)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from flows.command.output import print_json
-from flows.runs.request import RUN_ID, Request, new_run_id, store_option
+from flows.runs.request import RUN_ID, Request, new_run_id, override_text, store_option
 
 START_SECONDS = 60.0
 """Time for the process of a run to come up and write its record."""
@@ -57,5 +57,7 @@ def _output_file(request: Request, run_id: str) -> Path:
 
 def _arguments(options: argparse.Namespace, request: Request) -> list[str]:
     words = [options.recipe, "--target", options.target, "--store", request.store.url]
-    words += [word for text in options.overrides for word in ("--set", text)]
+    words += [
+        word for field, value in request.overrides.items() for word in ("--set", override_text(field, value))
+    ]
     return words + [word for stage in options.force for word in ("--force", stage)]

@@ -3,10 +3,9 @@
 import argparse
 
 from flows.command.output import print_json
+from flows.command.running.asked import asked
 from flows.differences import changes_text
 from flows.planning import StagePlan, make_plan
-from flows.recipes.reading import parse_override
-from flows.runs.request import Request
 from flows.stages import STAGES
 from flows.tables import text_table
 
@@ -38,8 +37,7 @@ def why(options: argparse.Namespace) -> int:
 
 
 def _plans(options: argparse.Namespace, target: str, force: list[str]) -> list[StagePlan]:
-    overrides = dict(parse_override(text) for text in options.overrides)
-    request = Request.checked(options.recipe, overrides, target, force, options.store)
+    request = asked(options, target, force)
     return make_plan(request.steps, request.store, request.force, request.recipe.name)
 
 

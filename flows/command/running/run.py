@@ -5,26 +5,23 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
 
+from flows.command.running.asked import asked
 from flows.command.running.detach import run_detached
 from flows.command.store.finding import find_run
 from flows.command.store.show import print_results
 from flows.console.json_lines import JsonLines
 from flows.console.plain import PlainConsole
 from flows.planning import attempt_lines, make_plan
-from flows.recipes.reading import parse_override
 from flows.runs.events import Event, RunFinished, StageProgress, StageStarted, listening
 from flows.runs.request import Request, new_run_id
 from flows.runs.run_stages import record_cached_run
 from flows.service import settings
-from storage.artifacts.store import Store
 
 
 def run(options: argparse.Namespace) -> int:
     """Run a recipe: through Prefect, or not at all when every stage is finished."""
-    overrides = dict(parse_override(text) for text in options.overrides)
-    request = Request.checked(options.recipe, overrides, options.target, options.force, options.store)
+    request = asked(options, options.target, options.force)
     if options.detach:
         return run_detached(options, request)
     plans = make_plan(request.steps, request.store, request.force, request.recipe.name)
@@ -35,22 +32,22 @@ def run(options: argparse.Namespace) -> int:
             run_id = new_run_id()
             record_cached_run(request, run_id, plans)
         else:
-            run_id = _run_with_prefect(options, overrides, request.store)
+            run_id = _run_with_prefect(options, request)
     if not options.json:
         print_results(request.store, find_run(request.store, run_id))
     return 0
 
 
-def _run_with_prefect(options: argparse.Namespace, overrides: dict[str, Any], store: Store) -> str:
+def _run_with_prefect(options: argparse.Namespace, request: Request) -> str:
     settings.apply()
     from flows.service.flow_run import run_flow  # noqa: PLC0415 - two seconds, and Prefect's settings come before
 
     return run_flow(
         recipe=options.recipe,
-        overrides=overrides,
+        overrides=dict(request.overrides),
         target=options.target,
         force=options.force,
-        store=store.url,
+        store=request.store.url,
     )
 
 
