@@ -18,10 +18,10 @@ def machine_numbers(device: str) -> dict[str, Any]:
     """Return the device that training takes here, its name and its memory in bytes. Raises: InputError."""
     import torch  # noqa: PLC0415 - seconds, and only this needs it
 
-    from model.layers.device import choose_device  # noqa: PLC0415
+    from model.layers.device import choose_device  # noqa: PLC0415 - it imports torch
 
     chosen = choose_device(Execution.model_validate({"device": device}).device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = os.cpu_count() or 1
     if chosen.type == "cuda":
         found = torch.cuda.get_device_properties(chosen)
         return {"device": "cuda", "name": found.name, "memory_bytes": found.total_memory, "cores": cores}
