@@ -18,7 +18,7 @@ def about(config: type[Config]) -> str:
     return (config.__doc__ or "").partition("\n")[0]
 
 
-def value_lines(config: Config, prefix: str, default: object = None, *, full: bool = True) -> Iterator[str]:
+def value_lines(config: Config, prefix: str, default: Any = None, *, full: bool = True) -> Iterator[str]:
     """Yield lines for each field under its dotted name, as --set takes it, and those of configs inside.
 
     Without `full` only fields that differ: from `default`, where that is a config of the same type, else from the
@@ -26,7 +26,7 @@ def value_lines(config: Config, prefix: str, default: object = None, *, full: bo
     """
     for name, value in config:
         field, dotted = type(config).model_fields[name], f"{prefix}.{name}"
-        usual = getattr(default, name) if type(default) is type(config) else _default_of(field)
+        usual = dict(default)[name] if type(default) is type(config) else _default_of(field)
         if not full and value == usual and not field.is_required() and not _is_tag(field):
             continue
         if isinstance(value, Config):

@@ -22,3 +22,11 @@ def choose_device(wanted: Literal["auto", "cpu", "mps", "cuda"]) -> torch.device
         )
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+
+
+def gpu_memory(device: torch.device) -> tuple[str, int] | None:
+    """Return the name of a GPU and its memory in bytes, None for a device that shares the machine's memory."""
+    if device.type != "cuda":
+        return None
+    found = torch.cuda.get_device_properties(device)
+    return found.name, found.total_memory

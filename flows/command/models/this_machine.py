@@ -16,16 +16,12 @@ CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 def machine_numbers(device: str) -> dict[str, Any]:
     """Return the device that training takes here, its name and its memory in bytes. Raises: InputError."""
-    import torch  # noqa: PLC0415 - seconds, and only this needs it
-
-    from model.layers.device import choose_device  # noqa: PLC0415
+    from model.layers.device import choose_device, gpu_memory  # noqa: PLC0415 - torch: seconds that only this needs
 
     chosen = choose_device(Execution.model_validate({"device": device}).device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if chosen.type == "cuda":
-        found = torch.cuda.get_device_properties(chosen)
-        return {"device": "cuda", "name": found.name, "memory_bytes": found.total_memory, "cores": cores}
-    return {"device": chosen.type, "name": f"{cores} cores", "memory_bytes": _memory_bytes(), "cores": cores}
+    cores = os.cpu_count() or 1
+    name, memory = gpu_memory(chosen) or (f"{cores} cores", _memory_bytes())
+    return {"device": chosen.type, "name": name, "memory_bytes": memory, "cores": cores}
 
 
 def needed_bytes(config: ModelConfig, sequence_length: int, sequences: int) -> dict[str, int]:
