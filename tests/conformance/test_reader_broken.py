@@ -96,7 +96,19 @@ class ReadsAllAtOnce(JsonLinesReader):
 
 class IgnoresColumns(JsonLinesReader):
     def read(self, path: Path, name: str, columns: Columns, wanted: Wanted) -> Iterator[Item]:
-        return super().read(path, name, replace(columns, text="text"), wanted)
+        return super().read(path, name, replace(columns, text=("text",)), wanted)
+
+
+class TriesOneFieldAlone(JsonLinesReader):
+    def read(self, path: Path, name: str, columns: Columns, wanted: Wanted) -> Iterator[Item]:
+        return super().read(path, name, replace(columns, text=columns.text[:1]), wanted)
+
+
+class KnowsSmallLettersAlone(JsonLinesReader):
+    def read(self, path: Path, name: str, columns: Columns, wanted: Wanted) -> Iterator[Item]:
+        if path.suffix.isupper():
+            raise InputError(f"{path} is of no known kind")
+        return super().read(path, name, columns, wanted)
 
 
 class RemembersTheFile(JsonLinesReader):
@@ -193,7 +205,9 @@ BROKEN: dict[type[Reader], set[str]] = {
     MeasuresAnew: {"reading_is_repeatable"},
     TakesWhatIsThere: {"cut_file_is_refused_by_name"},
     ReadsAllAtOnce: {"memory_is_bounded"},
-    IgnoresColumns: {"text_is_where_the_columns_say"},
+    IgnoresColumns: {"text_is_where_the_columns_say", "text_is_the_first_field_that_is_there"},
+    TriesOneFieldAlone: {"text_is_the_first_field_that_is_there"},
+    KnowsSmallLettersAlone: {"end_of_name_may_be_in_upper_case"},
     RemembersTheFile: {"other_files_have_no_part_in_it"},
     MeasuresAllAtOnce: {"memory_is_bounded"},
     RaisesOnBadJson: {"damaged_content_is_named_or_refused"},

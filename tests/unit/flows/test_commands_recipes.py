@@ -64,7 +64,7 @@ def test_fields_of_the_chosen_source_and_model_are_explained_one_by_one(
     for field, value in (
         ("download.source.url", '"pile"'),
         ("download.source.include", '["*"]'),
-        ("download.source.text_field", '"text"'),
+        ("download.source.text_field", '["text", "content", "body", "raw_content"]'),
         ("train.model.n_layers", "4"),
         ("filter.minhash.n_grams", "5"),
     ):
@@ -79,7 +79,7 @@ def test_fields_of_the_chosen_source_and_model_are_explained_one_by_one(
     ("seam", "member", "field"),
     [
         ("source", "mirror", "url: must be given    # Folder or"),
-        ("source", "files", "text_field = \"text\"    # Field"),
+        ("source", "files", "text_field = [\"text\", \"content\", \"body\", \"raw_content\"]    # Field"),
         ("rule", "length", "min_words = 1    # Documents"),
         ("filter rule", "length", "min_words = 1    # Documents"),
         ("family", "world", "top_k: must be given    # Experts"),

@@ -98,7 +98,7 @@ def test_archive_whose_documents_do_not_end_with_eot_is_refused(tmp_path: Path, 
         writer.write("id", "subset", 1, [1])
     schema = pq.read_schema(tmp_path / "good")
     count = len(tokens)
-    table = pa.table([["id"] * count, ["subset"] * count, [1] * count, tokens], schema=schema)
+    table = pa.table([["id"] * count, ["subset"] * count, ["{}"] * count, [1] * count, tokens], schema=schema)
     pq.write_table(table, tmp_path / "bad")
     with pytest.raises(CorruptFileError, match="EOT"):
         list(TokenArchive(tmp_path / "bad").row_groups())

@@ -159,8 +159,12 @@ def test_config_identity_has_the_source_with_its_version_and_no_paths() -> None:
         "source": {
             "kind": "files",
             "version": 1,
-            "text_field": "text",
+            "text_field": ["text", "content", "body", "raw_content"],
+            "subset_field": ["meta.pile_set_name", "pile_set_name"],
             "subset": "unlabelled",
+            "id_field": "id",
+            "keep_fields": ["url", "source"],
+            "text_files": "document",
             "val_fraction": 0.01,
             "test_fraction": 0.01,
         },
@@ -173,8 +177,8 @@ def test_readers_of_the_files_are_part_of_the_key(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text("")
     found = corpus_sources(download_config(patterns=(f"{tmp_path}/*",)))
     assert {name: value for name, value in found.items() if name.startswith("reader:")} == {
-        "reader:jsonl": "1",
-        "reader:plain-text": "1",
+        "reader:jsonl": "2",
+        "reader:plain-text": "2",
     }
 
 

@@ -86,7 +86,8 @@ def _zip_members(path: Path) -> Iterator[Member]:
 
 def _tar_members(path: Path, max_window: int) -> Iterator[Member]:
     chunks = _Chunks(read_chunks(path, max_window))
-    with tarfile.open(fileobj=chunks, mode="r|", tarinfo=_StrictHeader) as archive:  # type: ignore[call-overload]
+    # By blocks: what tarfile reads ahead, nobody sees any more.
+    with tarfile.open(fileobj=chunks, mode="r|", tarinfo=_StrictHeader, bufsize=tarfile.BLOCKSIZE) as archive:  # type: ignore[call-overload]
         for info in archive:
             archive.members.clear()  # tarfile keeps them all
             if info.isdir():
