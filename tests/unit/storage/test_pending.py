@@ -53,9 +53,10 @@ def test_pending_part_stays_whole_when_its_commit_is_cut_off(
             raise StoreAwayError("gone")
         real(*arguments)
 
-    with monkeypatch.context() as patched, pytest.raises(StoreAwayError):
+    with monkeypatch.context() as patched:
         patched.setattr(backend, method, cut_off)
-        commit_pending(writer, "step-1")
+        with pytest.raises(StoreAwayError):
+            commit_pending(writer, "step-1")
     later = again(writer)
     assert pending_parts(later) == ["step-1"]
     assert later.parts() == {}
