@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 from storage.artifacts.store import Store
 from storage.backends import s3
 from storage.backends.base import StoreBackend
+from storage.backends.patient import PatientBackend
 from storage.backends.registry import BACKENDS, open_backend
 from tests.conformance.backend_checks import CHECKS, Place
 from tests.conformance.backend_race_checks import RACE_CHECKS
@@ -29,16 +31,39 @@ REPOSITORY = Path(__file__).parents[2]
 SERVERS = dict(pair.split("=", 1) for pair in os.environ.get("PILE_TEST_STORES", "").split())
 
 
-@pytest.fixture(params=BACKENDS.names())
+PATIENT = "patient-"
+"""Before a scheme: the same, behind a PatientBackend, which keeps the promises of what is behind it."""
+
+
+def open_patient(url: str) -> StoreBackend:
+    """Open a root with little patience."""
+    return PatientBackend(open_backend(url), 0.2)
+
+
+@pytest.fixture(params=[*BACKENDS.names(), f"{PATIENT}file", f"{PATIENT}s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A registered member on an empty root."""
-    scheme = request.param
+    scheme = request.param.removeprefix(PATIENT)
+    found = place_of(scheme, request, tmp_path)
+    if scheme == request.param:
+        return found
+    behind = found.open_unreachable
+    return replace(
+        found,
+        open=open_patient,
+        open_unreachable=behind and (lambda: PatientBackend(behind(), 0.2)),
+    )
+
+
+def place_of(scheme: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Return an empty root for a member."""
     folder = tmp_path / "machine"
     folder.mkdir()
     if scheme in SERVERS:
         return Place(open_backend, f"{SERVERS[scheme]}/{uuid.uuid4().hex}", folder)
     if scheme == "s3":
-        return request.getfixturevalue("s3_place")
+        found: Place = request.getfixturevalue("s3_place")
+        return found
     (tmp_path / "file").write_bytes(b"in the way of a folder")
     unreachable = partial(open_backend, f"{scheme}://{tmp_path}/file/store")
     return Place(open_backend, f"{scheme}://{tmp_path}/store", folder, unreachable, tmp_path)

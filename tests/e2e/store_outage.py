@@ -10,6 +10,7 @@ end by itself, with 0 and the content digests of the reference run. Prints JSON;
 import argparse
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -107,7 +108,7 @@ def cut_in_each_stage(
             say("the store is back")
             if run.poll() is None:
                 hit.append(stage)
-        time.sleep(0.05)
+        time.sleep(0.1)
     return hit
 
 
@@ -124,6 +125,7 @@ def main() -> int:
     stages, overrides = options.stages.split(","), [*SMALL, *options.overrides]
     say(f"working in {folder}")
 
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "reference.log").open("wb") as log:
         reference = environment(folder / "reference")
         subprocess.run(
@@ -131,6 +133,7 @@ def main() -> int:
         )
     expected = digests(folder / "reference")
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     proxy = Proxy(server.get_host_and_port(), silent=options.silent)
