@@ -84,9 +84,10 @@ def primed_bytes(texts: list[str], primer: str) -> dict[str, int]:
     """
     data, before = "".join(texts).encode(), primer.encode()
     kind = zstandard.DICT_TYPE_RAWCONTENT
-    primed = {"dict_data": zstandard.ZstdCompressionDict(before, dict_type=kind)} if len(before) >= 8 else {}
+    dictionary = zstandard.ZstdCompressionDict(before, dict_type=kind) if len(before) >= 8 else None
+    primed = zstandard.ZstdCompressor(level=19, write_checksum=False, dict_data=dictionary)
     return {
-        "zstd_19_primed": len(zstandard.ZstdCompressor(level=19, write_checksum=False, **primed).compress(data)),
+        "zstd_19_primed": len(primed.compress(data)),
         "xz_9_primed": len(lzma.compress(before + data, preset=9)) - len(lzma.compress(before, preset=9)),
     }
 
