@@ -82,7 +82,9 @@ def _verify(parser: Parser) -> None:
 
 def _gc(parser: Parser) -> None:
     parser.add_argument("--delete", action="store_true", help="delete it; without this nothing is deleted")
-    parser.add_argument("--kept", action="store_true", help="list what stays, and why, instead of what goes")
+    parser.add_argument(
+        "--kept", dest="list_kept", action="store_true", help="list what stays, and why, instead of what goes"
+    )
     parser.add_argument(
         "--keep-runs", type=int, default=3,
         help="newest results of each recipe to keep; failed and empty runs do not count (3)",

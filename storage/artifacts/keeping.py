@@ -15,7 +15,7 @@ Where a record that might protect something cannot be read, nothing is decided: 
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -211,10 +211,10 @@ def _listing(store: Store) -> dict[Ref, Files]:
 
 
 def _manifests(store: Store, files: dict[Ref, Files]) -> dict[Ref, Manifest]:
-    refs: Iterable[Ref] = [ref for ref, found in files.items() if manifest_path(folder_of(ref)) in found]
+    refs = [ref for ref, found in files.items() if manifest_path(folder_of(ref)) in found]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = zip(refs, pool.map(lambda ref: store.manifest(*ref), refs), strict=True)
-        return {ref: manifest for ref, manifest in found if manifest is not None}
+        read = pool.map(lambda ref: store.manifest(*ref), refs)
+        return {ref: manifest for ref, manifest in zip(refs, read, strict=True) if manifest is not None}
 
 
 def _runs(store: Store) -> list[tuple[Run, float]]:

@@ -91,7 +91,7 @@ def measure(
         nats = score(trained, ids, config.batch_tokens, context)
         samples = [draw_sample(trained, index, prompt, config) for index, prompt in enumerate(config.prompts)]
     primer = read_train_text(corpus)
-    learned = Counter(token for document in encode(trained.encoder, "train", primer) for token in document)
+    learned = Counter(token for document in encode(trained.encoder, "training text", primer) for token in document)
     rows = [
         measure_subset(subset, group, ids[subset], math.fsum(nats[subset]), trained.used_vocab, learned, primer)
         for subset, group in held_out.items()

@@ -80,11 +80,11 @@ def primed_bytes(texts: list[str], primer: str) -> dict[str, int]:
     zstd has it as a raw dictionary; for xz it is what the texts add to the size of the primer.
     """
     data, before = "".join(texts).encode(), primer.encode()
-    raw = zstandard.DICT_TYPE_RAWCONTENT
-    known = zstandard.ZstdCompressionDict(before, dict_type=raw) if len(before) >= 8 else None
-    zstd = zstandard.ZstdCompressor(level=19, dict_data=known, write_checksum=False)
+    kind = zstandard.DICT_TYPE_RAWCONTENT
+    dictionary = zstandard.ZstdCompressionDict(before, dict_type=kind) if len(before) >= 8 else None
+    primed = zstandard.ZstdCompressor(level=19, write_checksum=False, dict_data=dictionary)
     return {
-        "zstd_19_primed": len(zstd.compress(data)),
+        "zstd_19_primed": len(primed.compress(data)),
         "xz_9_primed": len(lzma.compress(before + data, preset=9)) - len(lzma.compress(before, preset=9)),
     }
 

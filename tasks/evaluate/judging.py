@@ -10,6 +10,13 @@ from typing import Any
 
 import numpy as np
 
+NAMES = {
+    "unigram": "token frequencies",
+    "zstd_19_primed": "zstd after training text",
+    "xz_9_primed": "xz after training text",
+}
+"""How baselines are called in a warning, where their names say too little."""
+
 MIN_DOCUMENTS = 30
 MIN_BYTES = 100_000
 RESAMPLES = 1000
@@ -44,10 +51,11 @@ def warnings(row: dict[str, Any], low: float, high: float) -> list[str]:
         found.append(f"give at least {MIN_DOCUMENTS} documents and {MIN_BYTES:,} bytes to the held-out split")
     rates = row["bits_per_byte"]
     name = best_baseline(rates)
+    title = NAMES.get(name, name.replace("_", " -"))
     if low <= rates[name] <= high:
         found.append(
-            f"cannot be told from {name} ({rates[name]:.2f}): the model's interval is {low:.2f}-{high:.2f}"
+            f"cannot be told from {title} ({rates[name]:.2f}): the model's interval is {low:.2f}-{high:.2f}"
         )
     elif rates["model"] >= rates[name]:
-        found.append(f"the model ({rates['model']:.2f}) is worse than {name} ({rates[name]:.2f})")
+        found.append(f"the model ({rates['model']:.2f}) is worse than {title} ({rates[name]:.2f})")
     return found

@@ -31,7 +31,7 @@ ALLOWED: dict[str, list[tuple[str, str, str]]] = {
         ("flows.command.models.estimate", "import", "tasks.train_tokenizer.config"),
     ],
     "the stage whose artifact is a model is what `pile generate` takes when nothing is said": [
-        ("flows.command.models.generate", "name", "train"),
+        ("flows.command.models.choosing", "name", "train"),
     ],
     "the section that a union of members stands in": [
         ("flows.recipes.merging", "name", "download"),

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+from pathlib import Path
 
 from flows.command.output import print_json
 from flows.command.store.finding import existing_store, find_artifact, readable_pins
@@ -32,22 +33,22 @@ def gc(options: argparse.Namespace) -> int:
     """Show or delete what nothing needs."""
     store = existing_store(options.store)
     _check_gc(options)
-    garbage, kept = survey(store, options.keep_runs, options.min_age_hours * 3600)
+    garbage, left = survey(store, options.keep_runs, options.min_age_hours * 3600)
     if options.json:
-        print_json([dataclasses.asdict(item) for item in (kept if options.kept else garbage)])
-    elif options.kept:
-        for one in kept:
+        print_json([dataclasses.asdict(item) for item in (left if options.list_kept else garbage)])
+    elif options.list_kept:
+        for one in left:
             print(f"{size(one.bytes):>9}  {one.artifact}\n{'':11}{one.reason}")
     else:
         _print_garbage(garbage)
     if not options.json:
-        print(f"{'stays':>9}  {counted(len(kept), 'folders')}, {size(sum(one.bytes for one in kept))}", end="")
-        print("" if options.kept or not kept else "; `pile gc --kept` says why")
+        print(f"{'stays':>9}  {counted(len(left), 'folders')}, {size(sum(one.bytes for one in left))}", end="")
+        print("" if options.list_kept or not left else "; `pile gc --kept` says why")
     if options.delete:
         freed = collect(store, garbage)
         if not options.json:
             print(f"{'deleted':>9}  {size(freed)}")
-    elif garbage and not options.json and not options.kept:
+    elif garbage and not options.json and not options.list_kept:
         print("nothing was deleted; add --delete to delete what goes")
     return 0
 
@@ -59,7 +60,7 @@ def _print_garbage(garbage: list[Garbage]) -> None:
         print(f"{size(item.bytes):>9}  {item.path}\n{'':11}{reason}{old}")
         if rest:
             print(f"{'':11}{rest}")
-    folders = sum(item.kind == "artifact" for item in garbage)
+    folders = sum(item.kind == "artifact" or Path(item.path).is_dir() for item in garbage)
     total = size(sum(item.bytes for item in garbage))
     print(f"{'goes':>9}  {counted(folders, 'folders')}, {counted(len(garbage) - folders, 'files')}, {total}")
 

@@ -19,8 +19,8 @@ def row(model: float, best: float, documents: int = 500, text_bytes: int = 500_0
         (row(2.0, 3.0), []),
         (row(2.0, 3.0, documents=29), ["too small to judge: 29", "give at least 30"]),
         (row(2.0, 3.0, text_bytes=99_999), ["too small to judge: 500", "give at least 30"]),
-        (row(2.0, 2.05), ["cannot be told from unigram (2.05)"]),
-        (row(3.37, 2.69), ["the model (3.37) is worse than unigram (2.69)"]),
+        (row(2.0, 2.05), ["cannot be told from token frequencies (2.05)"]),
+        (row(3.37, 2.69), ["the model (3.37) is worse than token frequencies (2.69)"]),
     ],
 )
 def test_what_is_said(found: dict[str, object], said: list[str]) -> None:
