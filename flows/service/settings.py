@@ -1,6 +1,9 @@
 """Settings of every Prefect process that we start."""
 
+import contextlib
+import gc
 import os
+from collections.abc import Iterator
 
 
 def quiet_prefect() -> dict[str, str]:
@@ -13,6 +16,24 @@ def quiet_prefect() -> dict[str, str]:
     }
 
 
+def embedded_server() -> dict[str, str]:
+    """Return what the server of one command has besides: none of what serves schedules, workers and people.
+
+    What records runs stays: states, log lines and artifacts. Events are not kept, or they would have to be tidied
+    up at every start.
+    """
+    off = (
+        *("TRIGGERS", "EVENT_PERSISTER", "SCHEDULER", "LATE_RUNS", "FOREMAN", "REPOSSESSOR"),
+        *("CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS"),
+    )
+    return {
+        **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in off},
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # kinds of Prefect's stores: nothing of ours uses one
+        "PREFECT_UI_ENABLED": "false",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+    }
+
+
 def apply() -> None:
     """Make Prefect silent on this console; the stages' own log lines are shown by `pile`.
 
@@ -20,3 +41,16 @@ def apply() -> None:
     """
     os.environ.update(quiet_prefect())
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+@contextlib.contextmanager
+def quick_imports() -> Iterator[None]:
+    """Import what is large and stays: to look for garbage in it again and again takes a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()
