@@ -48,7 +48,7 @@ def _start_server_alone(home: Path) -> str:
             stdout=output,
             stderr=output,
             start_new_session=True,  # Ctrl-C reaches the run first, which still talks to the server
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
     atexit.register(_stop, server)
     url = f"http://127.0.0.1:{port}/api"
@@ -60,7 +60,8 @@ def _start_server_alone(home: Path) -> str:
     return url
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Have the system send SIGTERM to the present process when its parent ends, however that does."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

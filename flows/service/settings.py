@@ -5,13 +5,20 @@ import gc
 import os
 from collections.abc import Iterator
 
+HEARTBEAT_SECONDS = 30
+"""How often a flow run says that it lives; the least that Prefect takes."""
+
+SILENT_SECONDS = 90
+"""A run that said nothing for so long has crashed: three heartbeats."""
+
 
 def quiet_prefect() -> dict[str, str]:
-    """Return them as environment variables: no telemetry, no impatience."""
+    """Return them as environment variables: no telemetry, no impatience, heartbeats."""
     return {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }
 

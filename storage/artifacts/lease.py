@@ -58,7 +58,7 @@ class Lease:
             run_id=run_id,
             host=host_identity(),
             process_id=os.getpid(),
-            process_start=_process_start(os.getpid()),
+            process_start=process_start(os.getpid()),
             renewals=0,
             expires=0.0,
         )
@@ -184,7 +184,7 @@ class Lease:
 def holder_is_gone(record: LeaseRecord) -> bool:
     """Tell what one look at a lease tells: its holder has ended, or should long have renewed it."""
     if record.host == host_identity() and record.process_start:
-        return _process_start(record.process_id) != record.process_start
+        return process_start(record.process_id) != record.process_start
     return time.time() > record.expires + CLOCK_SKEW_SECONDS
 
 
@@ -199,7 +199,7 @@ def host_identity() -> str:
     return " ".join(parts)
 
 
-def _process_start(process_id: int) -> str:
+def process_start(process_id: int) -> str:
     """Return when a process started, in kernel ticks; empty if it is gone or cannot be asked."""
     try:
         status = Path(f"/proc/{process_id}/stat").read_text()

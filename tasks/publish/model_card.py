@@ -6,9 +6,9 @@ import yaml
 
 from model.export.architecture import CardText
 from storage.artifacts.store import Artifact
+from tasks.core.markdown import table
 from tasks.publish.config import PublishConfig
 from tasks.reports.evaluation import bits_per_byte_rows, method_text, sample_settings, samples_text
-from tasks.reports.markdown import table
 from tasks.reports.world import world_sections
 
 USAGE = """\

@@ -244,7 +244,7 @@ def test_lease_that_a_living_process_of_this_machine_failed_to_release_is_taken_
     local_files: StoreBackend, lease: Callable[..., Lease], clock: Clock
 ) -> None:
     # A retry in the same process would otherwise wait for itself, for ever.
-    start = leases._process_start(os.getpid())
+    start = leases.process_start(os.getpid())
     held_elsewhere(
         local_files, host=host_identity(), process_id=os.getpid(), process_start=start, expires=clock.now - 1e6
     )
@@ -389,7 +389,7 @@ def test_lease_record_says_who_holds_it(local_files: StoreBackend, lease: Callab
 
 def test_lease_of_a_living_process_is_not_gone_and_of_another_machine_after_its_time(clock: Clock) -> None:
     mine = {"holder": "a", "run_id": "r", "renewals": 1, "expires": 0.0, "process_id": os.getpid()}
-    start = leases._process_start(os.getpid())
+    start = leases.process_start(os.getpid())
     assert not holder_is_gone(LeaseRecord(**mine, host=host_identity(), process_start=start))
     assert holder_is_gone(LeaseRecord(**mine, host=host_identity(), process_start=start + "0"))
     assert holder_is_gone(LeaseRecord(**mine, host="elsewhere", process_start=start))
