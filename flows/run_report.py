@@ -132,7 +132,8 @@ def _reasons(request: Request) -> dict[str, str]:
 def _reason(plan: StagePlan) -> str:
     shown = [f"{change.field} {change.old} -> {change.new}" for change in plan.changes[:CHANGES_SHOWN]]
     more = len(plan.changes) - len(shown)
-    return "; ".join([plan.reason, *shown, *([f"and {more} more"] if more else [])])
+    reason = "what it reads is new" if plan.state == "waiting" else plan.reason
+    return "; ".join([reason, *shown, *([f"and {more} more"] if more else [])])
 
 
 def _loss_plot(artifact: Artifact) -> list[str]:
