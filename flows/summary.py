@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flows.runs.request import Request
-from flows.tables import counted, markdown_table, size
+from flows.tables import counted, size
 from storage.artifacts.store import Artifact
 from tasks.core.context import TABLES
 from tasks.core.stage import StageResult
@@ -45,21 +44,6 @@ def describe(counts: Mapping[str, int]) -> str:
             count = counts[name]
             shown.append(f"{size(count)} {meaning}" if name.endswith("bytes") else counted(count, meaning))
     return ", ".join(shown)
-
-
-def summary_markdown(request: Request, run_id: str, results: Mapping[str, StageResult]) -> str:
-    """Return the page about a run that the Prefect UI shows."""
-    lines = [
-        f"Run `{run_id}` of recipe **{request.recipe.name}** up to **{request.target}**.",
-        f"Store: `{request.store.url}`",
-        "",
-        *markdown_table(stage_rows(results)),
-    ]
-    for step in request.steps:
-        if step.stage.highlight and step.stage.name in results:
-            for title, rows in tables(results[step.stage.name].artifact).items():
-                lines += ["", f"### {title}", "", *markdown_table(rows)]
-    return "\n".join(lines)
 
 
 def tables(artifact: Artifact) -> dict[str, list[dict[str, Any]]]:

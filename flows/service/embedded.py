@@ -12,10 +12,14 @@ import time
 from pathlib import Path
 
 from flows.service.server import START_SECONDS, is_server
+from flows.service.settings import embedded_server
 from storage.errors import Fault
 
 PR_SET_PDEATHSIG = 1
 """Number of the Linux call that asks for a signal when the parent dies (prctl(2))."""
+
+POLL_SECONDS = 0.05
+"""How often a server that starts is asked whether it answers: each time costs well below a millisecond."""
 
 
 def start_server(home: Path) -> str:
@@ -38,16 +42,13 @@ def _start_server_alone(home: Path) -> str:
     log_file = home / "embedded-server.log"
     with log_file.open("ab") as output:
         server = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
-                *("--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"),
-            ],
-            env={**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"},
+            [sys.executable, "-P", str(Path(__file__).with_name("server_process.py")), str(port)],
+            env={**os.environ, **embedded_server()},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,  # Ctrl-C reaches the run first, which still talks to the server
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
     atexit.register(_stop, server)
     url = f"http://127.0.0.1:{port}/api"
@@ -55,11 +56,12 @@ def _start_server_alone(home: Path) -> str:
     while not is_server(url):
         if server.poll() is not None or time.monotonic() > end:
             raise Fault(f"the Prefect server of this run must answer at {url}, but did not; see {log_file}")
-        time.sleep(0.1)
+        time.sleep(POLL_SECONDS)
     return url
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Have the system send SIGTERM to the present process when its parent ends, however that does."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

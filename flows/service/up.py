@@ -2,40 +2,35 @@
 
 import importlib.resources
 import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from flows.service.server import START_SECONDS, is_server
 from flows.service.settings import quiet_prefect
+from flows.service.supervision import Service, prefect_command
 from storage.errors import Fault, InputError
 
 POOLS = ("cpu", "gpu")
+
+FLOW = "pile-pipeline"
+"""Name of the flow, whose module takes seconds to import."""
 
 PACKAGES = ("flows", "infra", "model", "storage", "tasks")
 CODE = Path(__file__).parents[2]
 
 
-@dataclass
-class _Service:
-    name: str
-    process: subprocess.Popen[bytes]
-
-
 class LocalServices:
-    """Starts the services, waits until one ends or a signal comes, and stops what it started."""
+    """Starts the services, keeps them running until a signal comes, and stops what it started."""
 
     def __init__(self, host: str, port: int, store: str, say: Callable[[str], None]) -> None:
         self.address = f"http://{host}:{port}"
         self.host = host
         self.port = port
         self.say = say
-        self.services: list[_Service] = []
+        self.services: list[Service] = []
         self.environment = {
             **os.environ,
             **quiet_prefect(),
@@ -46,17 +41,19 @@ class LocalServices:
     def run(self) -> None:
         """Bring everything up and stay until Ctrl-C or SIGTERM.
 
-        Raises: InputError if the port is taken or the folder hides our packages; Fault if a service does not start
-        or ends by itself.
+        A service that ends later is started again: a worker, and the server too, whose database is on disk.
+        Raises: InputError if the port is taken or the folder hides our packages; Fault if the server does not
+        start.
         """
         self._check_port()
         check_folder(Path.cwd())
         try:
-            self._start("server", ["server", "start", "--host", self.host, "--port", str(self.port)])
+            self._start("server", "server", "start", "--host", self.host, "--port", str(self.port))
             self._wait_for_server()
             self._register_deployments()
+            self._end_zombies()
             for pool in POOLS:
-                self._start(f"worker-{pool}", ["worker", "start", "--pool", pool, "--name", f"{pool}-1"])
+                self._start(f"worker-{pool}", "worker", "start", "--pool", pool, "--name", f"{pool}-1")
             self._announce()
             self._watch()
         except KeyboardInterrupt:
@@ -72,19 +69,9 @@ class LocalServices:
                     f"listens there; choose another with `pile up --port`"
                 )
 
-    def _start(self, name: str, arguments: list[str]) -> None:
-        self.say(f"starting {name}")
-        # Output goes to files: a terminal full of server lines would hide what `pile up` says.
-        with self._log_file(name).open("wb") as log_file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", *arguments],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us alone; we stop the services in order
-            )
-        self.services.append(_Service(name, process))
+    def _start(self, name: str, *arguments: str) -> None:
+        command = prefect_command(*arguments)
+        self.services.append(Service(name, command, self.environment, self._log_file(name), self.say))
 
     def _log_file(self, name: str) -> Path:
         folder = Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect")) / "pile-up"
@@ -94,8 +81,7 @@ class LocalServices:
     def _wait_for_server(self) -> None:
         end = time.monotonic() + START_SECONDS
         while not is_server(self.environment["PREFECT_API_URL"]):
-            self._check_alive()
-            if time.monotonic() > end:
+            if self.services[0].ended() is not None or time.monotonic() > end:
                 raise Fault(
                     f"the Prefect server must answer within {START_SECONDS:.0f} s, but did not; "
                     f"see {self._log_file('server')}"
@@ -113,9 +99,19 @@ class LocalServices:
                 f"the deployments of {file} must register, but Prefect said: {done.stdout.decode()[-2000:]}"
             )
 
+    def _end_zombies(self) -> None:
+        """Mark runs whose process is gone, and have the server do so from now on."""
+        os.environ.update(self.environment)  # Prefect reads its settings when it is imported
+        from flows import liveness  # noqa: PLC0415
+        from flows.service import zombies  # noqa: PLC0415
+
+        zombies.register()
+        for name in liveness.mark_dead_runs(FLOW):
+            self.say(f"run {name} is marked as crashed: its process is gone")
+
     def _prefect(self, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
         return subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
+            prefect_command(*arguments),
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -134,25 +130,13 @@ class LocalServices:
 
     def _watch(self) -> None:
         while True:
-            self._check_alive()
+            for service in self.services:
+                service.tend()
             time.sleep(1.0)
-
-    def _check_alive(self) -> None:
-        for service in self.services:
-            if (code := service.process.poll()) is not None:
-                raise Fault(
-                    f"{service.name} must keep running, but ended with {code}; see {self._log_file(service.name)}"
-                )
 
     def _stop(self) -> None:
         for service in reversed(self.services):  # workers first: they report to the server
-            if service.process.poll() is None:
-                service.process.send_signal(signal.SIGINT)
-                try:
-                    service.process.wait(timeout=15)
-                except subprocess.TimeoutExpired:
-                    os.killpg(service.process.pid, signal.SIGKILL)
-                    service.process.wait()
+            service.stop()
 
 
 def check_folder(folder: Path) -> None:

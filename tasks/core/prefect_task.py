@@ -17,13 +17,15 @@ from uuid import UUID
 
 from prefect import get_run_logger, task
 from prefect.artifacts import (
+    create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled, Completed
 from prefect.tasks import exponential_backoff
 
 from storage.artifacts.store import Artifact
@@ -31,6 +33,7 @@ from storage.config import Config
 from storage.errors import InputError, LostWorkersError, StoreAwayError
 from tasks.core.context import TABLES
 from tasks.core.loggers import LOGGERS
+from tasks.core.markdown import is_prose, text_blocks
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, Stage, StageResult
 
@@ -48,13 +51,17 @@ def run_as_task(
     *,
     force: bool,
     after: Sequence[State[Any]],
+    place: str = "",
 ) -> State[StageResult]:
     """Run a stage as a Prefect task and return its final state, whose result is a StageResult.
 
-    `after` holds the states of the stages that made the inputs: the UI draws them as dependencies.
+    An interrupt is raised on, after the task has ended in the state of that name.
+    `after` holds the states of the stages that made the inputs: the UI draws them as dependencies. `place` stands
+    before the progress: `stage 7 of 9`.
     """
 
     attempts = itertools.count(1)
+    interrupts: list[BaseException] = []
 
     @task(
         name=stage.name,
@@ -67,16 +74,34 @@ def run_as_task(
         retry_condition_fn=_may_heal,
     )
     def run() -> Any:
-        with _log_lines_in_the_run(), _progress_in_the_run(stage, context) as watched:
+        with _log_lines_in_the_run(), _progress_in_the_run(stage, context, place) as watched:
             # A retry goes on with the parts that the forced first attempt has finished.
             resume = not force or next(attempts) > 1
-            result = run_stage(stage, config, inputs, watched, force=force, resume=resume)
+            try:
+                result = run_stage(stage, config, inputs, watched, force=force, resume=resume)
+            except (KeyboardInterrupt, TerminationSignal) as error:
+                interrupts.append(error)
+                return stopped_state(error)
             _show_tables(stage, result.artifact)
         if result.cached:
             return Completed(name="Cached", message=f"{result.artifact.ref} is finished", data=result)
         return result
 
-    return run(return_state=True, wait_for=list(after))
+    state = run(return_state=True, wait_for=list(after))
+    if interrupts:
+        raise interrupts[0]
+    return state
+
+
+def stopped_state(error: BaseException) -> State[Any]:
+    """Return the state of a run that was stopped: Interrupted by Ctrl-C, else Cancelled.
+
+    The type is that of cancelled runs in both cases, since Prefect has no other for what somebody wanted.
+    """
+    going_on = "the next run continues from the parts that are finished"
+    if type(error) is KeyboardInterrupt:  # SIGTERM may be raised as a kind of it
+        return Cancelled(name="Interrupted", message=f"interrupted with Ctrl-C; {going_on}")
+    return Cancelled(message=f"cancelled; {going_on}")
 
 
 def _may_heal(task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -118,28 +143,34 @@ class _RunLogHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def _progress_in_the_run(stage: Stage, context: RunContext) -> Iterator[RunContext]:
-    yield replace(context, progress=_ProgressArtifact(stage.name, context))
+def _progress_in_the_run(stage: Stage, context: RunContext, place: str) -> Iterator[RunContext]:
+    yield replace(context, progress=_ProgressArtifact(stage.name, place, context))
 
 
 class _ProgressArtifact:
     """A progress bar in the UI, made at the first step, and the caller's own view of progress."""
 
-    def __init__(self, stage: str, context: RunContext) -> None:
+    def __init__(self, stage: str, place: str, context: RunContext) -> None:
         self.stage = stage
+        self.place = place
         self.inner = context.progress
         self.context = contextvars.copy_context()
         self.artifact: UUID | None = None
         self.shown_at = 0.0
+        self.first: tuple[int, float] | None = None
 
     def __call__(self, done: int, total: int, unit: str, note: str = "", /) -> None:
         self.inner(done, total, unit, note)
-        finished = done >= total
-        if total <= 0 or (not finished and time.monotonic() - self.shown_at < PROGRESS_SECONDS):
+        clock = time.monotonic()
+        if self.first is None or done < self.first[0]:
+            self.first = (done, clock)
+        if total <= 0 or (done < total and clock - self.shown_at < PROGRESS_SECONDS):
             return
-        self.shown_at = time.monotonic()
+        self.shown_at = clock
+        pace = describe_pace(done - self.first[0], clock - self.first[1], total - done, unit)
+        text = ", ".join(filter(None, [self.place, f"{self.stage}: {done:,} of {total:,} {unit}", pace]))
         # Threads report progress too; the artifact must belong to the run in whose context the task began.
-        self.context.copy().run(self._show, 100.0 * done / total, f"{self.stage}: {done} of {total} {unit}")
+        self.context.copy().run(self._show, 100.0 * done / total, text)
 
     def _show(self, percent: float, description: str) -> None:
         try:
@@ -153,8 +184,28 @@ class _ProgressArtifact:
             logging.getLogger(__name__).debug("progress was not shown: %s", error)
 
 
+def describe_pace(done: int, seconds: float, left: int, unit: str) -> str:
+    """Return rate and time left of work of which `done` was seen to take `seconds`; empty if nothing was."""
+    if done <= 0 or seconds <= 0:
+        return ""
+    rate = done / seconds
+    per = f"{rate:,.1f} {unit} a second" if rate >= 1 else f"{1 / rate:,.1f} s for each of the {unit}"
+    return per if left <= 0 else f"{per}, about {_duration(left / rate)} left"
+
+
+def _duration(seconds: float) -> str:
+    for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
 def _show_tables(stage: Stage, artifact: Artifact) -> None:
     tables = json.loads(artifact.report(TABLES) or b"{}")
     for title, rows in tables.items():
         key = f"{stage.name}-{''.join(c if c.isalnum() else '-' for c in title.lower())}".strip("-")
-        create_table_artifact(table=rows, key=key, description=f"### {title}\n`{artifact.ref}`")
+        about = f"### {title}\n`{artifact.ref}`"
+        if is_prose(rows):
+            create_markdown_artifact(key=key, markdown=f"{about}\n\n{text_blocks(rows)}", description=title)
+        else:
+            create_table_artifact(table=rows, key=key, description=about)

@@ -6,6 +6,7 @@ import yaml
 
 from model.export.architecture import CardText
 from storage.artifacts.store import Artifact
+from tasks.core.markdown import table
 from tasks.publish.config import PublishConfig
 from tasks.reports.evaluation import (
     baseline_rows,
@@ -15,7 +16,6 @@ from tasks.reports.evaluation import (
     sample_settings,
     samples_text,
 )
-from tasks.reports.markdown import table
 from tasks.reports.world import world_sections
 
 USAGE = """\

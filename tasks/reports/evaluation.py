@@ -17,7 +17,7 @@ from model.training.config import METRICS_LOG
 from storage.artifacts.store import Artifact
 from storage.errors import Fault
 from tasks.core.context import StageContext
-from tasks.reports.markdown import fenced, inline, table
+from tasks.core.markdown import fenced, inline, table
 from tasks.reports.world import measured_kinds, score_rows, world_sections
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from storage.formats.probes import PROBE_KINDS
-from tasks.reports.markdown import table
+from tasks.core.markdown import table
 
 METHODS = {"head": "head", "majority": "majority", "bag_of_words": "bag of words"}
 """Names in metrics.json -> columns."""

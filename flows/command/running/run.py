@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _run_with_prefect(options: argparse.Namespace, request: Request) -> str:
     settings.apply()
-    from flows.service.flow_run import run_flow  # noqa: PLC0415 - two seconds, and Prefect's settings come before
+    with settings.quick_imports():
+        from flows.service.flow_run import run_flow  # noqa: PLC0415 - seconds, and Prefect's settings come before
 
     return run_flow(
         recipe=options.recipe,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.reports.markdown import fenced, inline, table
+from tasks.core.markdown import fenced, inline, table
 
 
 @given(text=st.text(alphabet=st.sampled_from("`a\n\x00\t|"), max_size=40))
