@@ -121,6 +121,8 @@ class Source(ABC, Generic[ConfigT]):
 
 
 def _as_tuple(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)  # strict, as JSON has no tuples
     return (value,) if isinstance(value, str) else value
 
 

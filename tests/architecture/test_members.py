@@ -49,9 +49,12 @@ ALLOWED: dict[str, list[tuple[str, str, str]]] = {
         ("flows.command.fields", "class", "type(default) is type(config)"),
     ],
     "a word of its own that a member happens to be called by": [
+        ("flows.command.fields", "name", "json"),
         ("flows.recipes.wording", "field", "pattern"),
         ("flows.command.store.show", "name", "file"),
         ("flows.command.store.upkeep", "name", "files"),
+        ("flows.pipeline", "name", "json"),
+        ("flows.runs", "name", "json"),
         ("model.families.gpt2.formulas", "field", "feed_forward"),
         ("model.pretrained.check", "field", "eos_token_id"),
         ("model.pretrained.check", "name", "code"),

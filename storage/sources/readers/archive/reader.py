@@ -64,7 +64,7 @@ class ArchiveReader(Reader):
             def wanted_here(offset: int, here: int = here) -> bool:
                 return wanted(here + offset)
 
-            with _named(path, inner, copy):
+            with _ErrorsOf(path, inner, copy):
                 for offset, item in reader.read(copy, f"{name}/{inner}", columns, wanted_here):
                     yield begin + offset, item
                 begin += reader.measure(copy, columns)
@@ -74,7 +74,7 @@ class ArchiveReader(Reader):
         total = 0
         left_out: list[str] = []
         for inner, copy, reader in self._files(path, columns, left_out):
-            with _named(path, inner, copy):
+            with _ErrorsOf(path, inner, copy):
                 total += reader.measure(copy, columns)
         if left_out:
             more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
@@ -85,7 +85,7 @@ class ArchiveReader(Reader):
         """Look into the first files."""
         found: dict[str, str] = {}
         for inner, copy, reader in islice(self._files(path, columns), LOOKED_AT):
-            with _named(path, inner, copy):
+            with _ErrorsOf(path, inner, copy):
                 found |= reader.text_fields(copy, f"{name}/{inner}", columns)
         return found
 
@@ -126,7 +126,7 @@ class ArchiveReader(Reader):
             return None
 
 
-class _named:
+class _ErrorsOf:
     """Makes errors that name the copy of a file name the archive and the file."""
 
     def __init__(self, path: Path, inner: str, copy: Path) -> None:
