@@ -50,7 +50,7 @@ class Needs:
     """Stages that a kept run has not finished: it does not say under which key, so all of theirs are kept."""
 
     def replacement(self, manifest: Manifest) -> str:
-        """Return `stage/key` of the newest other artifact of the same recipe and stage, a sound one if there is."""
+        """Return `stage/key` of the newest other of its recipe and stage, a sound one if there is."""
         ref, group = (manifest.stage, manifest.key), (recipe_of(manifest), manifest.stage)
         others = [
             other
