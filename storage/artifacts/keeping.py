@@ -50,15 +50,16 @@ class Needs:
     """Stages that a kept run has not finished: it does not say under which key, so all of theirs are kept."""
 
     def replacement(self, manifest: Manifest) -> str:
-        """Return `stage/key` of the newest sound artifact of the same recipe and stage."""
+        """Return `stage/key` of the newest other of its recipe and stage, a sound one if there is."""
         ref, group = (manifest.stage, manifest.key), (recipe_of(manifest), manifest.stage)
         others = [
             other
             for other, found in self.manifests.items()
-            if other != ref and (recipe_of(found), found.stage) == group and is_whole(self, other)
+            if other != ref and (recipe_of(found), found.stage) == group
         ]
-        newest = max(others, key=lambda other: self.manifests[other].finished, default=None)
-        return "/".join(newest) if newest else "nothing"
+        sound = [other for other in others if is_whole(self, other)]
+        newest = max(sound or others, key=lambda other: self.manifests[other].finished)
+        return "/".join(newest)
 
 
 def recipe_of(manifest: Manifest) -> str:

@@ -235,8 +235,8 @@ def test_model_card_has_a_header_the_numbers_the_samples_and_the_lineage(
     }
     assert body.strip().startswith("# tiny-1\n\nShows that publishing works.")
     for row in [*metrics["subsets"], metrics["total"]]:
-        rates = [f"{row['bits_per_byte'][name]:.4f}" for name in ("model", "zstd_19", "xz_9")]
-        assert f"| {row['subset']} | {row['text_bytes']:,} | {' | '.join(rates)} |" in body
+        rates = [f"{row['bits_per_byte'][name]:.4f}" for name in ("model", "unigram", "zstd_19", "xz_9")]
+        assert f"| {row['subset']} | {row['documents']} | {row['text_bytes']:,} | {' | '.join(rates)} |" in body
     assert f"````text\nthe ```quick``` {metrics['samples'][0]['text']}\n````" in body
     for artifact in inputs.values():
         assert f"| {artifact.ref} | {artifact.content_digest} |" in body
