@@ -4,8 +4,8 @@
 
 The store is an S3 server of this machine behind a proxy. As soon as a stage holds its lease (and the training has
 saved a checkpoint) the proxy goes for so many seconds: connections are cut, new ones refused, or, with --silent,
-accepted and never answered. The run must end by itself, with 0 and the content digests of the reference run. Prints
-JSON; exit code 1 if that fails.
+accepted and never answered. The run must end by itself, with 0 and the content digests of the reference run.
+Prints JSON; exit code 1 if that fails.
 """
 
 import argparse
