@@ -2,9 +2,10 @@
 
     python tests/e2e/store_outage.py [--seconds 120] [--stages train,filter] [--silent] [--set FIELD=VALUE ...]
 
-The store is an S3 server of this machine behind a proxy. As soon as a stage holds its lease the proxy goes for so
-many seconds: connections are cut, new ones refused, or, with --silent, accepted and never answered. The run must
-end by itself, with 0 and the content digests of the reference run. Prints JSON; exit code 1 if that fails.
+The store is an S3 server of this machine behind a proxy. As soon as a stage holds its lease (and the training has
+saved a checkpoint) the proxy goes for so many seconds: connections are cut, new ones refused, or, with --silent,
+accepted and never answered. The run must end by itself, with 0 and the content digests of the reference run.
+Prints JSON; exit code 1 if that fails.
 """
 
 import argparse
@@ -100,6 +101,10 @@ def cut_in_each_stage(
     while run.poll() is None:
         found = client.list_objects_v2(Bucket=BUCKET, Prefix=f"{PREFIX}/leases/").get("Contents", [])
         working = {entry["Key"].split("/")[-2] for entry in found}
+        if "train" in working and not hit.count("train"):  # in the middle: when it has saved a checkpoint
+            parts = client.list_objects_v2(Bucket=BUCKET, Prefix=f"{PREFIX}/artifacts/train/").get("Contents", [])
+            if not any("/parts/step-" in entry["Key"] for entry in parts):
+                working.remove("train")
         for stage in working.intersection(stages).difference(hit):
             proxy.cut()
             say(f"the store is away from {stage}")
