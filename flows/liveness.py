@@ -45,13 +45,17 @@ def label_process(client: SyncPrefectClient, flow_run_id: UUID) -> None:
 
 
 def mark_dead_runs(flow_name: str) -> list[str]:
-    """Mark runs of the flow as Crashed whose process on this machine is gone; return their names."""
+    """Mark runs of the flow as Crashed whose process on this machine is gone; return their names.
+
+    So are tasks that count as running although their run has crashed: Prefect itself changes the run alone.
+    """
     marked = []
     with get_client(sync_client=True) as client:
         for run in _under_way(client, flow_name):
             if reason := _death(run):
                 _mark(client, run, reason)
                 marked.append(run.name)
+        _mark_tasks(client, FlowRunFilter(state=_in_state(StateType.CRASHED)), "its run has crashed")
     return marked
 
 
@@ -60,9 +64,7 @@ def _under_way(client: SyncPrefectClient, flow_name: str) -> list[FlowRun]:
     while True:
         page = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[flow_name])),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNDER_WAY)),
-            ),
+            flow_run_filter=FlowRunFilter(state=_in_state(*UNDER_WAY)),
             limit=PAGE,
             offset=len(found),
         )
@@ -90,15 +92,23 @@ def _death(run: FlowRun) -> str:
 
 
 def _mark(client: SyncPrefectClient, run: FlowRun, reason: str) -> None:
-    state: State[None] = Crashed(message=f"{reason}; the next run continues from the parts that are finished")
-    tasks = client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
-        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNDER_WAY))),
-    )
-    for task_run in tasks:
-        client.set_task_run_state(task_run.id, state, force=True)
-    client.set_flow_run_state(run.id, state, force=True)
+    _mark_tasks(client, FlowRunFilter(id=FlowRunFilterId(any_=[run.id])), reason)
+    client.set_flow_run_state(run.id, _crashed(reason), force=True)
     log.info("run %s is marked as crashed: %s", run.name, reason)
+
+
+def _mark_tasks(client: SyncPrefectClient, of_runs: FlowRunFilter, reason: str) -> None:
+    under_way = TaskRunFilterState(type=TaskRunFilterStateType(any_=UNDER_WAY))
+    for task_run in client.read_task_runs(flow_run_filter=of_runs, task_run_filter=TaskRunFilter(state=under_way)):
+        client.set_task_run_state(task_run.id, _crashed(reason), force=True)
+
+
+def _crashed(reason: str) -> State[None]:
+    return Crashed(message=f"{reason}; the next run continues from the parts that are finished")
+
+
+def _in_state(*types: StateType) -> FlowRunFilterState:
+    return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))
 
 
 def _machine() -> str:

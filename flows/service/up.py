@@ -1,6 +1,8 @@
 """`pile up`: a Prefect server with its UI, workers and the deployments, all on this machine."""
 
+import contextlib
 import importlib.resources
+import itertools
 import os
 import socket
 import subprocess
@@ -17,6 +19,9 @@ POOLS = ("cpu", "gpu")
 
 FLOW = "pile-pipeline"
 """Name of the flow, whose module takes seconds to import."""
+
+CHECK_SECONDS = 30
+"""How often runs of this machine are looked at whose process may be gone: sooner than heartbeats tell."""
 
 PACKAGES = ("flows", "infra", "model", "storage", "tasks")
 CODE = Path(__file__).parents[2]
@@ -102,10 +107,14 @@ class LocalServices:
     def _end_zombies(self) -> None:
         """Mark runs whose process is gone, and have the server do so from now on."""
         os.environ.update(self.environment)  # Prefect reads its settings when it is imported
-        from flows import liveness  # noqa: PLC0415
         from flows.service import zombies  # noqa: PLC0415
 
         zombies.register()
+        self._mark_dead_runs()
+
+    def _mark_dead_runs(self) -> None:
+        from flows import liveness  # noqa: PLC0415
+
         for name in liveness.mark_dead_runs(FLOW):
             self.say(f"run {name} is marked as crashed: its process is gone")
 
@@ -129,9 +138,12 @@ class LocalServices:
         self.say("ready; Ctrl-C stops everything")
 
     def _watch(self) -> None:
-        while True:
+        for second in itertools.count(1):
             for service in self.services:
                 service.tend()
+            if second % CHECK_SECONDS == 0:
+                with contextlib.suppress(Exception):  # the server may be away for a moment
+                    self._mark_dead_runs()
             time.sleep(1.0)
 
     def _stop(self) -> None:

@@ -1,16 +1,27 @@
 """A stage as a Prefect task, on a real (temporary) Prefect server: states, retries, log lines, tables."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import TaskRunSort
+from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_API_URL
 from prefect.states import State
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.liveness import label_process, mark_dead_runs
+from flows.service import zombies
 from storage.artifacts.records import Part
 from storage.artifacts.store import Store
 from storage.config import Config
@@ -36,7 +47,7 @@ def server() -> Iterator[None]:
 class FailingStage:
     """Fails with the given errors, one per attempt, then writes a part."""
 
-    def __init__(self, *errors: Exception) -> None:
+    def __init__(self, *errors: BaseException) -> None:
         self.errors = list(errors)
         self.attempts = 0
 
@@ -66,11 +77,16 @@ def run(stage_function: FailingStage, store: Path, *, force: bool = False) -> tu
         from prefect.runtime import flow_run
 
         flow_runs.append(flow_run.id)
-        state = run_as_task(stage, NoConfig(), {}, context, force=force, after=[])
-        states.append(state)
+        try:
+            states.append(run_as_task(stage, NoConfig(), {}, context, force=force, after=[]))
+        except BaseException as error:  # noqa: BLE001 - Prefect would send a signal to the whole test session
+            raised.append(error)
 
     states: list[State] = []
+    raised: list[BaseException] = []
     toy_flow()
+    if raised:
+        raise raised[0]
     return states[0], flow_runs[0]
 
 
@@ -125,3 +141,61 @@ def test_task_shows_lines_of_threads_tables_and_progress_in_its_run(tmp_path: Pa
     assert "said in a thread" in [line.message for line in logs]
     mine = {artifact["key"] for artifact in artifacts if artifact["flow_run_id"] == str(flow_run_id)}
     assert mine == {"toy-what-it-did", "toy-progress"}
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [(KeyboardInterrupt(), "Interrupted"), (TerminationSignal(15), "Cancelled")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_task_that_is_stopped_ends_in_the_state_of_that_name_and_raises_on(
+    tmp_path: Path, error: BaseException, name: str
+) -> None:
+    stage_function = FailingStage(error, Fault("never reached: a stop is not tried again"))
+    with pytest.raises(type(error)):
+        run(stage_function, tmp_path)
+    with get_client(sync_client=True) as client:
+        newest = client.read_task_runs(sort=TaskRunSort.EXPECTED_START_TIME_DESC, limit=1)[0]
+    assert (newest.state_type, newest.state_name) == (StateType.CANCELLED, name)
+    assert stage_function.attempts == 1
+
+
+def test_run_whose_process_is_gone_is_marked_and_one_that_lives_is_not() -> None:
+    script = (
+        "import os\n"
+        "from prefect import flow\nfrom prefect.client.orchestration import get_client\n"
+        "from prefect.runtime import flow_run\nfrom uuid import UUID\n"
+        "from flows.liveness import label_process\n"
+        "@flow(name='zombie-flow', flow_run_name='dead')\n"
+        "def dead():\n"
+        "    with get_client(sync_client=True) as client:\n"
+        "        label_process(client, UUID(flow_run.id))\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "dead()\n"
+    )
+    address = PREFECT_API_URL.value()
+    killed = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PREFECT_API_URL": address})
+    assert killed.returncode == -9
+
+    @flow(name="zombie-flow", flow_run_name="alive")
+    def alive() -> list[str]:
+        from prefect.runtime import flow_run
+
+        with get_client(sync_client=True) as client:
+            label_process(client, UUID(flow_run.id))
+        return mark_dead_runs("zombie-flow")
+
+    assert alive() == ["dead"]
+    flows = FlowFilter(name=FlowFilterName(any_=["zombie-flow"]))
+    with get_client(sync_client=True) as client:
+        states = {each.name: each.state_name for each in client.read_flow_runs(flow_filter=flows)}
+    assert states["dead"] == "Crashed"
+
+
+def test_automation_is_registered_once_however_often() -> None:
+    for _ in range(2):
+        zombies.register()
+    with get_client(sync_client=True) as client:
+        (found,) = client.read_automations_by_name(zombies.NAME)
+    assert found.trigger.within == timedelta(seconds=90)
+    assert "prefect.flow-run.Interrupted" in found.trigger.expect

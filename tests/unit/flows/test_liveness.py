@@ -1,0 +1,66 @@
+"""Which flow runs count as dead: on this machine by their process, on others never."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+
+from flows import liveness
+from flows.liveness import HOST, MACHINE, PROCESS, START
+from storage.artifacts.lease import host_identity, process_start
+
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="process starts are known on Linux only")]
+
+
+def run(**labels: Any) -> FlowRun:
+    known = {HOST: host_identity(), MACHINE: "m1", PROCESS: os.getpid(), START: process_start(os.getpid())}
+    names = {"host": HOST, "machine": MACHINE, "process": PROCESS, "start": START}
+    return FlowRun.model_construct(labels=known | {names[name]: value for name, value in labels.items()})
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "_machine", lambda: "m1")
+
+
+def ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_run_of_a_living_process_is_left_alone() -> None:
+    assert liveness._death(run()) == ""
+
+
+def test_run_whose_process_ended_is_dead() -> None:
+    process = ended_process()
+    assert liveness._death(run(process=process)) == f"its process {process} is gone"
+
+
+def test_run_whose_process_number_now_belongs_to_another_is_dead() -> None:
+    assert "is gone" in liveness._death(run(start="1"))
+
+
+def test_run_of_this_machine_before_it_was_started_again_is_dead() -> None:
+    name, _, rest = host_identity().partition(" ")
+    before = f"{name} another-boot {rest.partition(' ')[2]}"
+    assert liveness._death(run(host=before)) == "its machine was started again"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"host": "elsewhere another-boot pid:[1]", "process": 1},
+        {"host": f"{host_identity().partition(' ')[0]} another-boot pid:[1]", "machine": "m2"},
+        {"host": f"{host_identity().rpartition(' ')[0]} pid:[1]", "process": 1},  # a container on this machine
+        {"host": ""},
+        {"start": ""},
+    ],
+    ids=["other host", "other machine of the same name", "other namespace", "unlabelled", "start unknown"],
+)
+def test_run_of_which_this_machine_cannot_know_is_left_alone(labels) -> None:
+    assert liveness._death(run(**labels)) == ""
