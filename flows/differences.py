@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -77,7 +77,7 @@ class AttemptPlan:
             "run_id": attempt.run_id,
             "host": attempt.host,
             "continued": not self.changes,
-            "changes": [vars(change) for change in self.changes],
+            "changes": [asdict(change) for change in self.changes],
         }
 
 

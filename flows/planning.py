@@ -1,7 +1,7 @@
 """What a run would do, and why. Reads the store and the checksums of the sources; writes nothing."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from flows.chain import Step
@@ -33,7 +33,7 @@ class StagePlan:
             "stage": self.stage.name,
             "state": self.state,
             "key": self.key,
-            "changes": [vars(change) for change in self.changes],
+            "changes": [asdict(change) for change in self.changes],
             "attempt": self.attempt.to_json() if self.attempt else None,
             "problem": self.problem,
         }

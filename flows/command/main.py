@@ -17,11 +17,11 @@ from typing import TextIO
 
 from flows.command.parser import build_parser
 from flows.command.verbs import VERBS, Verb
-from flows.runs.stopping import STOPPED_EXIT_CODE, is_termination, raise_when_told
 from storage.errors import Fault, InputError
 from storage.registry import load
 from storage.suggestions import did_you_mean
 from tasks.core.loggers import LOGGERS
+from tasks.core.stopping import STOPPED_EXIT_CODE, is_termination, raise_when_told
 
 DEBUG = "PILE_DEBUG"
 """Environment variable that shows the whole trace of an error."""

@@ -11,11 +11,11 @@ from flows.runs.events import RunFinished, RunStarted, tell
 from flows.runs.record import new_record, recorded
 from flows.runs.request import Request, store_option
 from flows.runs.stage_teller import StageTeller
-from flows.runs.stopping import reason_of, state_after
 from storage.artifacts.records import RunState
 from storage.artifacts.store import Artifact
 from tasks.core.context import Progress
 from tasks.core.stage import StageResult
+from tasks.core.stopping import reason_of, state_after
 
 Execute = Callable[[Step, Mapping[str, Artifact], bool, Progress], StageResult]
 """Runs or finds one stage: (step, inputs, force, progress) -> result."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from flows.runs.events import StageFinished, StageProgress, StageStarted, tell
 from flows.runs.pace import Pace
-from flows.runs.stopping import state_after
 from storage.artifacts.records import StageState
 from tasks.core.stage import StageResult
+from tasks.core.stopping import state_after
 
 
 class StageTeller:

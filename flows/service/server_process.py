@@ -13,7 +13,7 @@ def main(port: int) -> None:
     # third of the start (benchmarks/results/2026-11-28-fixed-cost.json).
     gc.disable()
     import uvicorn  # noqa: PLC0415 - the collector is switched off first
-    from prefect.server.api.server import create_app  # noqa: PLC0415
+    from prefect.server.api.server import create_app  # noqa: PLC0415 - likewise
 
     app = create_app(ephemeral=True)
     gc.freeze()

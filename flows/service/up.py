@@ -107,13 +107,13 @@ class LocalServices:
     def _end_zombies(self) -> None:
         """Mark runs whose process is gone, and have the server do so from now on."""
         os.environ.update(self.environment)  # Prefect reads its settings when it is imported
-        from flows.service import zombies  # noqa: PLC0415
+        from flows.service import zombies  # noqa: PLC0415 - Prefect, after its settings
 
         zombies.register()
         self._mark_dead_runs()
 
     def _mark_dead_runs(self) -> None:
-        from flows import liveness  # noqa: PLC0415
+        from flows import liveness  # noqa: PLC0415 - likewise
 
         for name in liveness.mark_dead_runs(FLOW):
             self.say(f"run {name} is marked as crashed: its process is gone")

@@ -36,6 +36,7 @@ from tasks.core.loggers import LOGGERS
 from tasks.core.markdown import is_prose, text_blocks
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, Stage, StageResult
+from tasks.core.stopping import is_termination
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def stopped_state(error: BaseException) -> State[Any]:
     The type is that of cancelled runs in both cases, since Prefect has no other for what somebody wanted.
     """
     going_on = "the next run continues from the parts that are finished"
-    if type(error) is KeyboardInterrupt:  # SIGTERM may be raised as a kind of it
+    if isinstance(error, KeyboardInterrupt) and not is_termination(error):
         return Cancelled(name="Interrupted", message=f"interrupted with Ctrl-C; {going_on}")
     return Cancelled(message=f"cancelled; {going_on}")
 

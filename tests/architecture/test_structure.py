@@ -20,7 +20,7 @@ BUNDLER = f"{WORLD}.export.folder_code"
 MOST_FILES = 15
 """Source files of one folder: more than a reader takes in at a look."""
 
-MOST_LAZY_IMPORTS = 15
+MOST_LAZY_IMPORTS = 19
 """Imports inside functions. Each keeps `pile --help`, `pile plan` or a worker from loading what is not used."""
 
 DATA_STAGES = ("download", "filter", "dedup", "train_tokenizer", "tokenize", "pack")

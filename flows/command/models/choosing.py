@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from flows.command.store.finding import find_artifact, newest_of
 from flows.stages import STAGES
 from flows.tables import age
-from storage.artifacts.keeping import recipe_of
 from storage.artifacts.layout import NAME
 from storage.artifacts.records import Manifest, Run
 from storage.artifacts.store import Artifact, Store
+from storage.artifacts.upkeep.keeping import recipe_of
 from storage.errors import InputError
 
 MODEL_STAGE = "train"

@@ -15,7 +15,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from flows.command.main import main
 from flows.command.models.generate import decode_pieces
 from flows.command.parser import build_parser
-from flows.runs.stopping import Terminated
 from model.evaluation.classify import classify
 from model.export.saving import save_weights
 from model.families.base import ModelConfig
@@ -33,6 +32,7 @@ from storage.config import changed
 from storage.errors import InputError
 from storage.formats.tokens import EOT, FIELD, TONE
 from storage.registry import load
+from tasks.core.stopping import Terminated
 from tasks.labels.field import FIELDS
 from tasks.labels.tone import TONES
 

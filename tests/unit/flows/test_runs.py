@@ -19,7 +19,6 @@ from flows.runs.pace import Pace
 from flows.runs.record import new_record, recorded, state_of
 from flows.runs.request import Request, new_run_id
 from flows.runs.run_stages import run_stages
-from flows.runs.stopping import Terminated, state_after
 from storage.artifacts.records import Run, _told_apart, now
 from storage.artifacts.run_log import PIECE_BYTES, RunLog, read_log
 from storage.artifacts.store import Artifact, Store
@@ -27,6 +26,7 @@ from storage.artifacts.writer import ArtifactWriter
 from storage.errors import Fault, InputError
 from tasks.core.context import Progress
 from tasks.core.stage import StageResult
+from tasks.core.stopping import Terminated, state_after
 
 NOTHING = {"config": {}, "inputs": {}, "sources": {}, "recipe": {}, "libraries": {}}
 

@@ -9,10 +9,10 @@ import pytest
 
 from flows import planning
 from flows.chain import chain
-from storage.artifacts.gc import plan_garbage
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact, Store
-from storage.artifacts.verify import verify_store
+from storage.artifacts.upkeep.gc import plan_garbage
+from storage.artifacts.upkeep.verify import verify_store
 from storage.config import Config
 from storage.errors import InputError
 from tasks.core.context import StageContext

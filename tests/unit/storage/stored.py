@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from storage.artifacts.gc import Garbage
 from storage.artifacts.records import LeaseRecord, Run, RunStage, StageState, encode_record
 from storage.artifacts.store import Artifact, Store
+from storage.artifacts.upkeep.gc import Garbage
 from storage.artifacts.writer import ArtifactWriter
 
 # Fixtures that are functions.

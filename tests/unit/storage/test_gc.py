@@ -2,10 +2,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from storage.artifacts.gc import collect, plan_garbage
 from storage.artifacts.lease import Lease
 from storage.artifacts.store import Store
-from storage.artifacts.verify import verify_store
+from storage.artifacts.upkeep.gc import collect, plan_garbage
+from storage.artifacts.upkeep.verify import verify_store
 from storage.artifacts.writer import ArtifactWriter
 from tests.unit.storage.stored import (
     NEWER,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from storage.artifacts.gc import collect, plan_garbage
 from storage.artifacts.store import Store
+from storage.artifacts.upkeep.gc import collect, plan_garbage
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import CorruptRecordError, InputError
 from tests.unit.storage.stored import (

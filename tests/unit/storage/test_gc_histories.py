@@ -11,9 +11,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.artifacts.gc import collect, survey
 from storage.artifacts.records import InputRef, Manifest, Run, RunStage, StoredFile, encode_record
 from storage.artifacts.store import Store
+from storage.artifacts.upkeep.gc import collect, survey
 
 CHAIN = ("download", "tokenize", "train", "publish")
 HOUR = 3600.0

@@ -164,7 +164,7 @@ HEAVY = ("torch", "prefect", "datatrove", "s3fs", "transformers", "deepspeed", "
         "storage.formats.documents",
         "storage.artifacts.lease",
         "storage.artifacts.lineage",
-        "storage.artifacts.verify",
+        "storage.artifacts.upkeep.verify",
         "storage.backends.s3",
         "storage.artifacts.store",
         "storage.artifacts.writer",

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from storage.artifacts import verify as maintenance
 from storage.artifacts.records import encode_record
 from storage.artifacts.store import Store
-from storage.artifacts.verify import verify_store
+from storage.artifacts.upkeep import verify as maintenance
+from storage.artifacts.upkeep.verify import verify_store
 from storage.artifacts.writer import ArtifactWriter
 from tests.unit.storage.stored import (
     MakeArtifact,

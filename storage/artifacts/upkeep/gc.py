@@ -1,4 +1,4 @@
-"""Garbage collection: deletes what `storage.artifacts.keeping` does not say must stay."""
+"""Garbage collection: deletes what `storage.artifacts.upkeep.keeping` does not say must stay."""
 
 import itertools
 import logging
@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from storage.artifacts.keeping import THREADS, Needs, Ref, find_needs, folder_of, holder_of, recipe_of
 from storage.artifacts.layout import LEASES, attempt_path, is_part, manifest_path, parts_folder
 from storage.artifacts.lease import holder_is_gone
 from storage.artifacts.records import LeaseRecord, Part, decode_record
 from storage.artifacts.store import Store
+from storage.artifacts.upkeep.keeping import THREADS, Needs, Ref, find_needs, folder_of, holder_of, recipe_of
 from storage.backends.base import WRITES
 from storage.errors import CorruptRecordError, InputError
 
@@ -65,8 +65,8 @@ def plan_garbage(store: Store, keep_runs: int = 3, min_age_seconds: float = DAY)
 def survey(store: Store, keep_runs: int = 3, min_age_seconds: float = DAY) -> tuple[list[Garbage], list[Kept]]:
     """Return what nothing needs, and the artifacts that stay.
 
-    What stays is told in `storage.artifacts.keeping`. Nothing goes that was changed less than `min_age_seconds`
-    ago, finished or not. Run records stay: they are small, and they are the history.
+    What stays is told in `keeping`. Nothing goes that was changed less than `min_age_seconds` ago, finished or
+    not. Run records stay: they are small, and they are the history.
 
     Raises: CorruptRecordError if a pin, a run or a manifest cannot be read: it might protect something.
     """

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
-from storage.artifacts.gc import Garbage, collect, plan_garbage
 from storage.artifacts.layout import (
     ARTIFACTS,
     LEASES,
@@ -32,6 +31,7 @@ from storage.artifacts.records import (
     decode_record,
 )
 from storage.artifacts.store import Store
+from storage.artifacts.upkeep.gc import Garbage, collect, plan_garbage
 from storage.errors import CorruptRecordError
 
 __all__ = ["Garbage", "Problem", "collect", "plan_garbage", "verify_store"]

@@ -1,0 +1,1 @@
+"""Looking after a store: what is damaged, what may go, and what a person would miss."""
