@@ -46,6 +46,11 @@ def _run(parser: Parser) -> None:
     parser.add_argument("--detach", action="store_true", help="go on in the background; see status, logs, cancel")
 
 
+def _smoke(parser: Parser) -> None:
+    _recipe(parser)
+    parser.add_argument("--target", default="all", metavar="STAGE", help="the last stage wanted (all)")
+
+
 def _one_run(parser: Parser) -> None:
     parser.add_argument("run", nargs="?", help="run id or recipe name (default: the newest, or the one at work)")
 
@@ -153,13 +158,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
-RUN, PLAN, CONTROL = (f"flows.command.running.{name}" for name in ("run", "plan", "control"))
+RUN, SMOKE, PLAN, CONTROL = (f"flows.command.running.{name}" for name in ("run", "smoke", "plan", "control"))
 SHOW, UPKEEP = "flows.command.store.show", "flows.command.store.upkeep"
 
 VERBS = {
     "run": Verb(
         "run a recipe; finished stages are taken, not made again", f"{RUN}:run", _run,
         runs=True, example="pile run demo --set train.max_steps=100",
+    ),
+    "smoke": Verb("try a recipe out: all of its stages on a hundredth of the text, in minutes", f"{SMOKE}:smoke",
+        _smoke, runs=True, example="pile smoke gpt2-124m --set download.source.url=https://example.org/pile",
     ),
     "status": Verb("say what runs, how far it is and when it will be done", f"{CONTROL}:status", _one_run,
         example="pile status",

@@ -18,6 +18,7 @@ from tasks.download.files import fetch_files
 from tasks.download.plan import plan_groups
 from tasks.download.quarantine import REPORT, Quarantine, without_quarantine
 from tasks.download.reshard import WriteShards
+from tasks.download.sample import Sample
 from tasks.download.splits import report_splits
 from tasks.executors.local import for_each_shard
 
@@ -36,8 +37,11 @@ def download_corpus(config: DownloadConfig, *, context: StageContext) -> list[Pa
     if key != context.writer.key:
         raise Fault("the sources changed while the run began; run again to take them as they are now")
     folder = context.writer.shared_scratch() / "source"
-    files = fetch_files(source, digests, folder, context.progress, look_inside=config.max_bad_share < 1)
-    groups = plan_groups(_by_split(source, files), config.shard_bytes, hold_out=tuple(source.hold_out()))
+    sample = Sample(config.sample_share, source.split_of)
+    look_inside = config.max_bad_share < 1
+    files = fetch_files(source, digests, folder, context.progress, sample.choose, look_inside=look_inside)
+    splits = {split: sample.cut(split, members) for split, members in _by_split(source, files).items()}
+    groups = plan_groups(splits, config.shard_bytes, hold_out=tuple(source.hold_out()))
     names = sorted((part for group in groups for part in group.parts), key=_part_order)
     log.info("%d source files become %d parts", len(files), len(names))
     finished = frozenset(context.finished_parts(names))

@@ -24,6 +24,9 @@ class DownloadConfig(Config):
     source: AnySourceConfig
     """Where the corpus comes from: `kind` and the fields of that kind; `pile plugins source` lists the kinds,
     `pile plugins source mirror` the fields of one."""
+    sample_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the text that is taken, to try a recipe out as `pile smoke` does: whole files spread over each
+    split, or the beginning of one; 4 MB of training text at least."""
     shard_bytes: int | None = Field(default=None, ge=1)
     """Uncompressed bytes of a shard of the result. By default a 64th of the files up to there, in the order of
     their names, but 1 MiB at least and 256 MiB at most: one file of 155 MB becomes 64 shards of 2.4 MB. They

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -27,17 +27,25 @@ NAMED_FILES = 10
 
 
 def fetch_files(
-    source: Source[Any], digests: Mapping[str, str], folder: Path, progress: Progress, *, look_inside: bool = True
+    source: Source[Any],
+    digests: Mapping[str, str],
+    folder: Path,
+    progress: Progress,
+    choose: Callable[[Iterable[str]], list[str]] = list,
+    *,
+    look_inside: bool = True,
 ) -> list[SourceFile]:
     """Return the checked and measured files of a source, into `folder` if they are not on this machine.
 
-    The first failure stops all of them, and half-fetched files stay for the next attempt. With `look_inside` files
-    that begin with bad records only are refused, before anything is made of the others. Raises: InputError for
-    those, for a missing file and a wrong checksum, Fault if the source cannot be reached.
+    Of the names of all files `choose` returns those that are wanted. The first failure stops all of them, and
+    half-fetched files stay for the next attempt. With `look_inside` files that begin with bad records only are
+    refused, before anything is made of the others. Raises: InputError for those, for a missing file and a wrong
+    checksum, Fault if the source cannot be reached.
     """
     started = time.monotonic()
     with source.open(folder) as opened:
         listed = opened.list_files(digests)
+        listed = {name: listed[name] for name in choose(listed)}
         bytes_so_far = DownloadProgress(len(listed))
         # Threads: waiting, hashing and decompressing all run outside Python's lock.
         with ThreadPoolExecutor(source.parallel_files) as threads:

@@ -58,8 +58,8 @@ class WriteShards:
         for file in group.sources:
             index_of = partial(_shard_index, begin, total, len(group.shards))
 
-            def wanted(offset: int, index_of: Callable[[int], int] = index_of) -> bool:
-                return is_wanted(index_of(offset))
+            def wanted(offset: int, index_of: Callable[[int], int] = index_of, end: int = file.text_bytes) -> bool:
+                return offset <= end and is_wanted(index_of(offset))  # a sample may end in the middle of a file
 
             reader = reader_for(file.name)
             for offset, item in reader.read(file.path, file.name, self.source.columns, wanted):

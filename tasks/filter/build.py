@@ -40,13 +40,14 @@ def _report(config: FilterConfig, parts: Sequence[Part], context: StageContext) 
     counts = sum((Counter(part.counts) for part in parts), Counter())
     context.table("Dropped", drop_table(counts))
     context.report("dropped_samples.jsonl", _samples(parts))
-    for name, documents in sorted(config.unknown_subsets(counts).items()):
-        subset = name.removeprefix(f"{UNKNOWN_SUBSET}.")
+    if unknown := config.unknown_subsets(counts):
+        names = sorted(name.removeprefix(f"{UNKNOWN_SUBSET}.") for name in unknown)
         log.warning(
-            "filter.subsets does not name the subset %r; the policy %r decided about its %d documents",
-            subset,
+            "filter.subsets does not name %s, so that the policy %r decided about %d documents: %s",
+            f"{len(names)} subsets" if len(names) > 1 else "a subset",
             config.default_policy,
-            documents,
+            sum(unknown.values()),
+            ", ".join(names),
         )
     if counts["dropped"] and not counts["documents"]:
         raise InputError(

@@ -24,6 +24,11 @@ def run(options: argparse.Namespace) -> int:
     request = asked(options, options.target, options.force)
     if options.detach:
         return run_detached(options, request)
+    return run_request(request, options)
+
+
+def run_request(request: Request, options: argparse.Namespace) -> int:
+    """Run what was asked for, show it while it goes on, and print what came of it."""
     plans = make_plan(request.steps, request.store, request.force, request.recipe.name)
     for line in [] if options.quiet else attempt_lines(plans):
         print(line, file=sys.stderr)
@@ -32,22 +37,22 @@ def run(options: argparse.Namespace) -> int:
             run_id = new_run_id()
             record_cached_run(request, run_id, plans)
         else:
-            run_id = _run_with_prefect(options, request)
+            run_id = _run_with_prefect(options.recipe, request)
     if not options.json:
         print_results(request.store, find_run(request.store, run_id))
     return 0
 
 
-def _run_with_prefect(options: argparse.Namespace, request: Request) -> str:
+def _run_with_prefect(recipe: str, request: Request) -> str:
     settings.apply()
     with settings.quick_imports():
         from flows.service.flow_run import run_flow  # noqa: PLC0415 - seconds, and Prefect's settings come before
 
     return run_flow(
-        recipe=options.recipe,
+        recipe=recipe,
         overrides=dict(request.overrides),
-        target=options.target,
-        force=options.force,
+        target=request.target,
+        force=sorted(request.force),
         store=request.store.url,
     )
 

@@ -1,0 +1,53 @@
+"""The verb that tries a recipe out: all of its stages in small, in a store of its own below the given one."""
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+from flows.command.running.asked import asked
+from flows.command.running.run import run_request
+from flows.recipes.smoke import smoke_changes
+from flows.runs.request import Request, open_store
+from tasks.core.loggers import LOGGERS
+
+FOLDER = "smoke"
+"""Where it lies: what was found once is not made again by the next try, and nothing else looks there."""
+
+
+def smoke(options: argparse.Namespace) -> int:
+    """Send a sample through every stage, and say what would go wrong in the run itself."""
+    request = asked(options, options.target)
+    changes, said = smoke_changes(request.recipe)
+    in_small = Request.checked(
+        options.recipe,
+        {**request.overrides, **changes},
+        options.target,
+        [],
+        f"{open_store(options.store).url}/{FOLDER}",
+    )
+    if not options.quiet:
+        print(f"a run in small, with {'; '.join(said)}", file=sys.stderr)
+    with _warnings() as warnings:
+        run_request(in_small, options)
+    if not options.json:
+        print(f"\n{request.recipe.name} went through all stages in small; to run it: {request.command}")
+        for warning in dict.fromkeys(warnings):
+            print(f"but look at: {warning}")
+    return 0
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Collect what is warned of: it stands far above the end of a run."""
+    found: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield found
+    finally:
+        for name in LOGGERS:
+            logging.getLogger(name).removeHandler(handler)
