@@ -23,8 +23,8 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import Crashed, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import Crashed
 
 from storage.artifacts.lease import host_identity, process_start
 

@@ -99,7 +99,9 @@ def stopped_state(error: BaseException) -> State[Any]:
     The type is that of cancelled runs in both cases, since Prefect has no other for what somebody wanted.
     """
     going_on = "the next run continues from the parts that are finished"
-    if type(error) is KeyboardInterrupt:  # SIGTERM may be raised as a kind of it
+    # SIGTERM may be raised as a kind of KeyboardInterrupt, so that everything is cleaned up on the way out.
+    name = type(error).__name__
+    if name == KeyboardInterrupt.__name__:
         return Cancelled(name="Interrupted", message=f"interrupted with Ctrl-C; {going_on}")
     return Cancelled(message=f"cancelled; {going_on}")
 
