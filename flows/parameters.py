@@ -7,7 +7,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
-from pydantic import WithJsonSchema
+from pydantic import Field, TypeAdapter, WithJsonSchema
 
 from flows.chain import ALL
 from flows.liveness import label_process
@@ -21,7 +21,7 @@ RECIPE_CHOICES = {
     "title": "recipe",
     "anyOf": [
         {"type": "string", "title": "by name", "enum": list(RECIPES)},
-        {"type": "string", "title": "from a file", "pattern": r"\.(ya?ml|json)$"},
+        TypeAdapter(Annotated[str, Field(title="from a file", pattern=r"\.(ya?ml|json)$")]).json_schema(),
     ],
 }
 

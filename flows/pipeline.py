@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 
 from flows.chain import ALL, Step
 from flows.parameters import RecipeName, StageName, TargetName, introduce, run_name
-from flows.run_report import Report
+from flows.run_report import Report, failure
 from flows.runs.request import Request, new_run_id
 from flows.runs.run_stages import run_stages
 from storage.artifacts.store import Artifact
@@ -51,7 +51,11 @@ def pile_pipeline(
     Returns: the run's id, of which `pile show <id>` prints what it did; if it was stopped, the state of that name.
     """
     introduce(recipe, overrides, target, force)
-    request = Request.checked(recipe, overrides, target, force or [], store).under_way()
+    try:
+        request = Request.checked(recipe, overrides, target, force or [], store).under_way()
+    except Exception as error:
+        _show(failure(error))
+        raise
     run_id = new_run_id()
     logger = get_run_logger()
     logger.info("run %s: recipe %s up to %s, store %s", run_id, recipe, target, request.store.url)
@@ -98,11 +102,11 @@ def run_with_prefect(request: Request, run_id: str) -> dict[str, StageResult]:
     except BaseException as error:
         report.ended = error
         with contextlib.suppress(Exception):  # what stopped the run may stop its summary too
-            _show(report)
+            _show(report.markdown())
         raise
-    _show(report)
+    _show(report.markdown())
     return results
 
 
-def _show(report: Report) -> None:
-    create_markdown_artifact(key="run-summary", markdown=report.markdown(), description="What this run did")
+def _show(markdown: str) -> None:
+    create_markdown_artifact(key="run-summary", markdown=markdown, description="What this run did")

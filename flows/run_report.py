@@ -8,7 +8,7 @@ from flows.runs.request import Request
 from flows.summary import stage_rows, tables
 from flows.tables import counted, markdown_table
 from storage.artifacts.store import Artifact
-from storage.errors import Fault
+from storage.errors import Fault, InputError
 from tasks.core.context import Progress
 from tasks.core.markdown import fenced, inline, rows_markdown
 from tasks.core.prefect_task import stopped_state
@@ -82,8 +82,7 @@ class Report:
         if self.stage and self.stage not in self.results:
             place = f" in **{self.stage}**" + (f" at {self.step}" if self.step else "")
         if isinstance(self.ended, Exception):
-            reason = f": {type(self.ended).__name__}: {inline(str(self.ended))}"
-            return f"**Failed**{place}{reason}"
+            return failure(self.ended, place)
         word = _word(self.ended)
         return f"**{word}**{place}; the next run continues from the parts that are finished."
 
@@ -98,7 +97,7 @@ class Report:
                 state = _word(self.ended).lower()
             row = made.get(name) or {"stage": name, "state": state, **nothing}
             why = "" if row["state"] == "cached" else self.reasons.get(name, "")
-            rows.append({**row, "why": why})
+            rows.append({"stage": name, "state": row["state"], "why": why, **row})
         return rows
 
     def _taken_away(self) -> list[str]:
@@ -115,6 +114,12 @@ class Report:
                 command = f"pile generate {result.artifact.ref} --prompt 'Once upon a time'"
                 lines += ["", f"The model: `{folder}`", "", fenced(code), "", f"Or: `{command}`"]
         return lines
+
+
+def failure(error: Exception, place: str = "") -> str:
+    """Return the line that says that and why a run failed; `place` is where, with a blank before it."""
+    kind = "" if isinstance(error, InputError | Fault) else f"{type(error).__name__}: "
+    return f"**Failed**{place}: {kind}{inline(str(error))}"
 
 
 def _word(error: BaseException) -> str:

@@ -6,15 +6,16 @@ Run as a file and importing nothing of ours, so that no folder of the user's can
 import gc
 import sys
 
+# The imports make objects by the million that all stay: to look for garbage among them over and over takes a third
+# of the time.
+gc.disable()
+
+import uvicorn  # noqa: E402 - the collector is switched off first
+from prefect.server.api.server import create_app  # noqa: E402 - likewise
+
 
 def main(port: int) -> None:
     """Serve Prefect's API on 127.0.0.1 until SIGTERM."""
-    # The imports make some 2 million objects that all stay: to look for garbage among them over and over takes a
-    # third of the start (benchmarks/results/2026-11-28-fixed-cost.json).
-    gc.disable()
-    import uvicorn  # noqa: PLC0415 - the collector is switched off first
-    from prefect.server.api.server import create_app  # noqa: PLC0415 - likewise
-
     app = create_app(ephemeral=True)
     gc.freeze()
     gc.enable()

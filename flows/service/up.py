@@ -56,7 +56,7 @@ class LocalServices:
             self._start("server", "server", "start", "--host", self.host, "--port", str(self.port))
             self._wait_for_server()
             self._register_deployments()
-            self._end_zombies()
+            self._end_zombies(register=True)
             for pool in POOLS:
                 self._start(f"worker-{pool}", "worker", "start", "--pool", pool, "--name", f"{pool}-1")
             self._announce()
@@ -104,18 +104,14 @@ class LocalServices:
                 f"the deployments of {file} must register, but Prefect said: {done.stdout.decode()[-2000:]}"
             )
 
-    def _end_zombies(self) -> None:
-        """Mark runs whose process is gone, and have the server do so from now on."""
+    def _end_zombies(self, *, register: bool = False) -> None:
+        """Mark runs whose process is gone; have the server do so, too, from now on."""
         os.environ.update(self.environment)  # Prefect reads its settings when it is imported
-        from flows.service import zombies  # noqa: PLC0415 - Prefect, after its settings
+        from flows.service import zombies  # noqa: PLC0415 - after the settings
 
-        zombies.register()
-        self._mark_dead_runs()
-
-    def _mark_dead_runs(self) -> None:
-        from flows import liveness  # noqa: PLC0415 - likewise
-
-        for name in liveness.mark_dead_runs(FLOW):
+        if register:
+            zombies.register()
+        for name in zombies.mark_dead_runs(FLOW):
             self.say(f"run {name} is marked as crashed: its process is gone")
 
     def _prefect(self, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
@@ -143,7 +139,7 @@ class LocalServices:
                 service.tend()
             if second % CHECK_SECONDS == 0:
                 with contextlib.suppress(Exception):  # the server may be away for a moment
-                    self._mark_dead_runs()
+                    self._end_zombies()
             time.sleep(1.0)
 
     def _stop(self) -> None:

@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
+from flows.liveness import mark_dead_runs
 from flows.service.settings import HEARTBEAT_SECONDS, SILENT_SECONDS
 
 NAME = "pile: runs without heartbeats have crashed"
@@ -15,6 +16,8 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 
 ENDS = ("Completed", "Cached", "Failed", "Cancelled", "Interrupted", "Crashed", "Cancelling", "AwaitingRetry")
 """Names of the states in which a run rightly sends no more heartbeats; an event is named after each."""
+
+__all__ = ["NAME", "automation", "mark_dead_runs", "register"]
 
 
 def automation() -> AutomationCore:
