@@ -7,7 +7,7 @@ import pytest
 from prefect.exceptions import TerminationSignal
 
 from flows.run_report import Report, failure
-from flows.runs import Request
+from flows.runs.request import Request
 from storage.errors import Fault, InputError
 from tasks.core.markdown import rows_markdown
 from tasks.core.prefect_task import describe_pace
