@@ -18,6 +18,7 @@ from typing import TextIO
 from flows.command.parser import build_parser
 from flows.command.verbs import VERBS, Verb
 from storage.errors import Fault, InputError
+from storage.notice import NOTICE
 from storage.registry import load
 from storage.suggestions import did_you_mean
 from tasks.core.loggers import LOGGERS
@@ -80,7 +81,7 @@ def _log_level(options: argparse.Namespace) -> int:
     """Return the level from which on log lines are shown. A run shows how far it is instead; its log has all."""
     if options.quiet:
         return logging.ERROR
-    return logging.INFO if options.verbose or not options.verb.runs else logging.WARNING
+    return logging.INFO if options.verbose or not options.verb.runs else NOTICE
 
 
 def _show_log_lines(level: int) -> None:

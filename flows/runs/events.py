@@ -90,7 +90,7 @@ class Logged(Event):
     """A log line."""
 
     level: str
-    """`info`, `warning`, `error` or `critical`."""
+    """`info`, `notice`, `warning`, `error` or `critical`."""
     logger: str
     message: str
 

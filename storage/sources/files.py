@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from storage.errors import Fault
+from storage.notice import NOTICE
 from storage.sources.base import OpenSource, RecordFields, Source, SplitFields
 from storage.sources.checked_files import file_digest, file_status
 from storage.sources.local_files import LocalFiles, find_files
@@ -79,7 +80,7 @@ class _OpenFiles(OpenSource):
 
     def list_files(self, digests: Mapping[str, str]) -> dict[str, str]:
         if left_out := self._found.describe_left_out():
-            log.warning("not taken of %s: %s", self._found.root, left_out)
+            log.log(NOTICE, "not taken of %s: %s", self._found.root, left_out)
         return dict(digests)
 
     def fetch(self, name: str, sha256: str, progress: DownloadProgress) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import InputError
+from storage.notice import NOTICE
 from storage.sources.base import OpenSource, Source
 from storage.sources.checked_files import SourceFile, file_status
 from storage.sources.progress import DownloadProgress
@@ -130,7 +131,7 @@ def _say_text_fields(files: list[SourceFile], columns: Columns) -> None:
             found.setdefault(field, []).append(name)
     for field, names in found.items():
         more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
-        log.info("the text is the field %r in %s%s", field, ", ".join(names[:NAMED_FILES]), more)
+        log.log(NOTICE, "the text is the field %r in %s%s", field, ", ".join(names[:NAMED_FILES]), more)
 
 
 def _watch(jobs: set[Future[SourceFile]], bytes_so_far: DownloadProgress, progress: Progress) -> None:

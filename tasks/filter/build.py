@@ -9,6 +9,7 @@ from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact
 from storage.errors import InputError
 from storage.formats.documents import DOCUMENTS
+from storage.notice import NOTICE
 from tasks.core.context import StageContext
 from tasks.executors.local import run_datatrove
 from tasks.filter.config import UNKNOWN_SUBSET, FilterConfig
@@ -42,7 +43,8 @@ def _report(config: FilterConfig, parts: Sequence[Part], context: StageContext) 
     context.report("dropped_samples.jsonl", _samples(parts))
     if unknown := config.unknown_subsets(counts):
         names = sorted(name.removeprefix(f"{UNKNOWN_SUBSET}.") for name in unknown)
-        log.warning(
+        log.log(
+            NOTICE,
             "filter.subsets does not name %s, so that the policy %r decided about %d documents: %s",
             f"{len(names)} subsets" if len(names) > 1 else "a subset",
             config.default_policy,

@@ -11,6 +11,7 @@ from flows.runs.request import Request
 from storage.errors import Fault, InputError
 from tasks.core.markdown import rows_markdown
 from tasks.core.prefect_task import describe_pace
+from tasks.core.stopping import Terminated
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def stop(report: Report, error: BaseException) -> list[str]:
             "interrupted",
         ),
         (TerminationSignal(15), "**Cancelled** in **filter** at 1,200 of 4,000 shards; the", "cancelled"),
-        (type("OurSignal", (KeyboardInterrupt,), {})(), "**Cancelled** in **filter**", "cancelled"),
+        (Terminated(), "**Cancelled** in **filter**", "cancelled"),
         (
             Fault("the store is away"),
             "**Failed** in **filter** at 1,200 of 4,000 shards: the store is away",

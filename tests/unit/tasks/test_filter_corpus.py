@@ -1,5 +1,4 @@
 import json
-import logging
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from storage.errors import InputError
 from storage.formats.documents import Document, DocumentWriter, read_documents
 from storage.formats.minhash import MinHash
 from storage.formats.signatures import read_layout, read_signatures
+from storage.notice import NOTICE
 from tasks.core.context import TABLES
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
@@ -186,12 +186,15 @@ def test_signatures_stand_beside_the_kept_documents_in_their_order(tmp_path: Pat
         assert has_minhash == [document.subset != "Program.Source" for document in kept]
 
 
-def test_subset_without_policy_is_named_in_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
+def test_subset_without_policy_is_named_where_people_see_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(NOTICE):
         run_filter(make_corpus(tmp_path, {"train-00000": PAIRS}))
 
-    assert [record for record in caplog.records if "'New one'" in record.getMessage()]
-    assert not [record for record in caplog.records if "'Books'" in record.getMessage()]
+    [said] = [r.getMessage() for r in caplog.records if "filter.subsets" in r.getMessage() and r.levelno >= NOTICE]
+    assert "New one" in said
+    assert "Books" not in said
 
 
 def test_reports_show_what_was_dropped_and_why(tmp_path: Path) -> None:
