@@ -61,7 +61,7 @@ class Request:
             )
         opened = open_store(store)
         changes = dict(overrides or {})
-        command = _command(recipe, changes, target, opened)
+        command = command_text([recipe], changes, target, opened)
         return cls(found, target, forced, opened, steps, changes, command)
 
     def under_way(self) -> "Request":
@@ -94,8 +94,9 @@ def override_text(field: str, value: Any) -> str:
     return plain if is_read_so else f"{field}={json.dumps(value, ensure_ascii=False)}"
 
 
-def _command(recipe: str, overrides: Mapping[str, Any], target: str, store: Store) -> str:
-    words = ["pile", "run", recipe]
+def command_text(asked: Iterable[str], overrides: Mapping[str, Any], target: str, store: Store) -> str:
+    """Return the command that runs a recipe, and its files, with these fields replaced."""
+    words = ["pile", "run", *asked]
     for field, value in overrides.items():
         words += ["--set", override_text(field, value)]
     words += ["--target", target] if target != ALL else []

@@ -5,11 +5,12 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from flows.recipes.reading import find_recipe, parse_override
 from flows.recipes.sizing import PATTERNS, Corpus, has_gpu, own_sizes
-from flows.runs.request import Request
+from flows.runs.request import Request, command_text
 from flows.tables import size
 from storage.errors import InputError
 
@@ -20,9 +21,12 @@ OWN_FILES = "own-files"
 def asked(options: argparse.Namespace, target: str, force: Iterable[str] = ()) -> Request:
     """Return the request of a command, with files and the sizes that fit them as overrides. Raises: InputError."""
     given = dict(parse_override(text) for text in options.overrides)
-    if options.files:
-        given = _with_files(options, given)
-    return Request.checked(options.recipe, given, target, force, options.store)
+    if not options.files:
+        return Request.checked(options.recipe, given, target, force, options.store)
+    request = Request.checked(options.recipe, _with_files(options, given), target, force, options.store)
+    # The same files have the same sizes again, and nobody can read a command with all of them.
+    command = command_text([options.recipe, *_paths(options)], given, target, request.store)
+    return replace(request, command=command)
 
 
 def _with_files(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def _with_files(options: argparse.Namespace, given: dict[str, Any]) -> dict[str,
             f"files can be given once, to a recipe that reads files, as {OWN_FILES} does, found {found}; "
             f"write `pile {options.verb_name} {OWN_FILES} {' '.join(options.files)}`"
         )
-    patterns = [file if "://" in file else os.path.abspath(os.path.expanduser(file)) for file in options.files]
+    patterns = _paths(options)
     if options.recipe != OWN_FILES:
         return {PATTERNS: patterns, **given}
     corpus = Corpus.measured(patterns)
@@ -42,6 +46,10 @@ def _with_files(options: argparse.Namespace, given: dict[str, Any]) -> dict[str,
     if not options.quiet:
         _say_sizes(corpus, sizes, gpu=gpu)
     return {PATTERNS: patterns, **sizes, **given}
+
+
+def _paths(options: argparse.Namespace) -> list[str]:
+    return [file if "://" in file else os.path.abspath(os.path.expanduser(file)) for file in options.files]
 
 
 def _say_sizes(corpus: Corpus, sizes: dict[str, Any], *, gpu: bool) -> None:

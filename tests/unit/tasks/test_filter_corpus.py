@@ -186,7 +186,7 @@ def test_signatures_stand_beside_the_kept_documents_in_their_order(tmp_path: Pat
         assert has_minhash == [document.subset != "Program.Source" for document in kept]
 
 
-def test_subset_without_policy_is_named_where_people_see_it(
+def test_subset_without_policy_is_named_where_one_sees_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(NOTICE):
