@@ -147,6 +147,10 @@ def _generate(parser: Parser) -> None:
     parser.add_argument("--classify", action="store_true", help="say tone and field of each text, too")
 
 
+def _completion(parser: Parser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh"))
+
+
 def _up(parser: Parser) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=_port, default=4200)
@@ -212,6 +216,10 @@ VERBS = {
     "generate": Verb(
         "continue texts with a trained or published model", "flows.command.models.generate:generate", _generate,
         example="pile generate --prompt 'def main(' --greedy",
+    ),
+    "completion": Verb("print what makes a shell complete verbs, options, recipes and stages",
+        "flows.command.completion:completion", _completion, has_json=False,
+        example="source <(pile completion bash)",
     ),
     "up": Verb(
         "start a Prefect server with its UI, workers and the deployments", "flows.command.up:up", _up,
