@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.tables import age
 from storage.artifacts.attempts import Unfinished, unfinished_attempts
-from storage.artifacts.records import Attempt, Manifest
+from storage.artifacts.records import Attempt, Manifest, Run
 from storage.artifacts.store import Store
 from storage.config import Config
 from tasks.core.stage import Stage, attempt_progress, input_identity
@@ -117,9 +117,12 @@ class History:
         self.recipe = recipe
 
     @cached_property
-    def _runs(self) -> set[tuple[str, str]]:
-        runs = [run for run in self.store.runs() if run.recipe_name == self.recipe]
-        return {(stage.stage, stage.key) for run in runs for stage in run.stages}
+    def _runs(self) -> list[Run]:
+        return [run for run in self.store.runs() if run.recipe_name == self.recipe]
+
+    @cached_property
+    def _used(self) -> set[tuple[str, str]]:
+        return {(stage.stage, stage.key) for run in self._runs for stage in run.stages}
 
     def manifests(self, stage: Stage) -> list[Manifest]:
         """Return the finished artifacts of a stage that the recipe built or took, oldest first."""
@@ -129,7 +132,7 @@ class History:
         return [
             manifest
             for manifest in found
-            if manifest.recipe.get("name") == self.recipe or (manifest.stage, manifest.key) in self._runs
+            if manifest.recipe.get("name") == self.recipe or (manifest.stage, manifest.key) in self._used
         ]
 
     def attempts(self, stage: Stage) -> list[Unfinished]:

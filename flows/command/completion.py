@@ -4,7 +4,6 @@ import argparse
 
 import shtab
 
-from flows.command.parser import build_parser
 from flows.recipes.registry import RECIPES
 from flows.stages import STAGES
 
@@ -14,7 +13,7 @@ RECIPE, STAGE = "_pile_recipe", "_pile_stage"
 
 def completion(options: argparse.Namespace) -> int:
     """Print the script of a shell; it holds the names that there are now, those of other packages too."""
-    parser = build_parser()
+    parser = options.parser
     for action in _actions(parser):
         if action.dest in ("recipe", "model", "what"):
             _complete(action, RECIPE)

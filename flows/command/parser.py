@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
         added = verbs.add_parser(
             name, help=verb.about, description=verb.about, formatter_class=_Help, epilog=f"example: {verb.example}"
         )
-        added.set_defaults(verb=verb, verb_name=name)
+        added.set_defaults(verb=verb, verb_name=name, parser=parser)
         added.add_argument("--store", help="folder or s3:// URL (default: PILE_STORE, else ./pile-store)")
         _add_loudness(added, default=argparse.SUPPRESS)
         verb.options(added)

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from flows.plugins import problems_of
 from flows.recipes.fitting import fit
 from flows.recipes.places import Place, field_paths, recipe_place
 from flows.recipes.text_values import read_json
@@ -144,7 +145,8 @@ def _unknown(field: str, dotted: str) -> str:
     below = recipe_place().follow(field.split("."))
     if below is not None:
         return f"{dotted!r} must be a field of the recipe, but {field} has no fields below it; set it as a whole"
-    return f"the recipe has no field {field!r}{_meant_field(dotted) or f'; there are {_known_beside(field)}'}"
+    line = f"the recipe has no field {field!r}{_meant_field(dotted) or f'; there are {_known_beside(field)}'}"
+    return "; ".join([line, *(() if "." in field else problems_of(field.replace("_", "-")))])
 
 
 def _meant_field(dotted: str) -> str:

@@ -137,7 +137,9 @@ class _JsonFormatter(logging.Formatter):
             message += "\n" + self.formatException(record.exc_info)
         line = {"level": record.levelno, "logger": record.name, "message": message}
         if (progress := getattr(record, "progress", None)) is not None:
-            line |= {"progress": progress, "note": getattr(record, "note", "")}
+            line["progress"] = progress
+            if note := getattr(record, "note", ""):
+                line["note"] = note
         return json.dumps(line)
 
 

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from storage.backends.base import StoreBackend
-from storage.backends.s3_errors import RAISED, Place, code_of, explained, is_absent
 from storage.errors import InputError
 
 TRIES = 2
@@ -98,9 +98,9 @@ class S3Backend(StoreBackend):
                 pass
             except OSError as error:
                 # Swift and Ceph answer with a bare 412; AWS with 409 while another creation is under way.
-                if code_of(error) not in ("PreconditionFailed", "412", "ConditionalRequestConflict") and not (
-                    code_of(error) == "" and error.errno == errno.EINVAL
-                ):
+                code = _errors().code_of(error)
+                is_refusal = code in ("PreconditionFailed", "412", "ConditionalRequestConflict")
+                if not is_refusal and not (code == "" and error.errno == errno.EINVAL):
                     raise
         try:
             return self.read(path) == data  # ours after all, if the answer to a first try was lost
@@ -176,7 +176,7 @@ class S3Backend(StoreBackend):
                 try:
                     page = self.filesystem.call_s3(method, Bucket=self.bucket, **options)
                 except FileNotFoundError as error:  # completed or aborted since it was listed
-                    if code_of(error) == "NoSuchUpload":
+                    if _errors().code_of(error) == "NoSuchUpload":
                         return
                     raise
             yield from page.get(entries, [])
@@ -193,10 +193,18 @@ class S3Backend(StoreBackend):
             yield
         except FileExistsError:
             raise
-        except RAISED as error:
-            if is_absent(error):
+        except Exception as error:
+            errors = _errors()
+            if errors.is_absent(error) or not isinstance(error, errors.RAISED):
                 raise
-            raise explained(error, Place(self.url, self.bucket, path, self.must_exist)) from error
+            place = errors.Place(self.url, self.bucket, path, self.must_exist)
+            raise errors.explained(error, place) from error
+
+
+def _errors() -> ModuleType:
+    from storage.backends import s3_errors  # noqa: PLC0415 - aiohttp and botocore: loaded with s3fs by now
+
+    return s3_errors
 
 
 def _check(url: str) -> None:
@@ -219,7 +227,7 @@ def _check(url: str) -> None:
             f"the bucket of an S3 store must be 3 to 63 letters, digits, '.', '-', found {bucket!r} in {url!r}; "
             f"write s3://bucket/prefix, and set AWS_ENDPOINT_URL for a server of your own"
         )
-    if folder and any(name in ("", ".", "..") for name in folder.split("/")):
+    if "//" in url.removeprefix("s3://") or (folder and any(n in ("", ".", "..") for n in folder.split("/"))):
         raise InputError(
             f"the prefix of an S3 store must be names with one / between them, none of them '.' or '..', found "
             f"{url!r}; write s3://{bucket}/{'/'.join(n for n in folder.split('/') if n not in ('', '.', '..'))}"

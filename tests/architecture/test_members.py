@@ -68,6 +68,7 @@ ALLOWED: dict[str, list[tuple[str, str, str]]] = {
         ("flows.pipeline", "name", "json"),
         ("flows.runs.record", "name", "json"),
         ("flows.command.running.asked", "field", "patterns"),
+        ("flows.command.completion", "name", "files"),
         ("flows.command.verbs", "name", "files"),
         ("model.families.gpt2.formulas", "field", "feed_forward"),
         ("model.pretrained.check", "field", "eos_token_id"),

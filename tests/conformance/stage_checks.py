@@ -199,19 +199,25 @@ def _key(stage: Stage, config: Config) -> str:
 
 
 def _fields(config: Config) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """Yield the path of every field, those of configs inside included, and whether it is excluded from the key."""
+    """Yield the path of every field, of a config inside those of its fields; and whether the key leaves it out."""
     for name in type(config).model_fields:
         is_excluded = name in config.outside_key()
-        yield (name,), is_excluded
-        if isinstance(inner := getattr(config, name), Config):
+        inner = getattr(config, name)
+        if isinstance(inner, Config) and type(inner).model_fields:
             for path, inner_is_excluded in _fields(inner):
                 yield (name, *path), is_excluded or inner_is_excluded
+        else:
+            yield (name,), is_excluded
 
 
 def _with_another_value(config: Any, path: tuple[str, ...]) -> Any:
-    """Return a copy with a value there that no field has; it is not validated, only told apart."""
+    """Return a copy with another value there; it is not validated, only told apart."""
     name, *rest = path
-    value = _with_another_value(getattr(config, name), tuple(rest)) if rest else "another value"
+    value = getattr(config, name)
+    if rest:
+        value = _with_another_value(value, tuple(rest))
+    else:  # fields may be compared with each other to know what is part of the key: a number stays one
+        value = value + 1 if type(value) in (int, float) else "another value"
     return BaseModel.model_copy(config, update={name: value})
 
 

@@ -136,7 +136,10 @@ def test_show_without_runs_says_so(tmp_path: Path) -> None:
         call(store, "show", "x")
 
 
-def test_ls_with_a_damaged_pin_lists_artifacts_and_the_other_pins(store: Store) -> None:
+def test_ls_with_a_damaged_pin_lists_artifacts_and_the_other_pins(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     store.write_pin("1-broken", "download", KEYS["download"])
     damage(store, "pins/1-broken.json")
     found = pile(store, "ls")

@@ -10,13 +10,13 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows import liveness
 from flows.liveness import HOST, MACHINE, PROCESS, START
-from storage.artifacts.lease import host_identity, process_start
+from storage.artifacts.processes import host_identity, start_of_process
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="process starts are known on Linux only")]
 
 
 def run(**labels: Any) -> FlowRun:
-    known = {HOST: host_identity(), MACHINE: "m1", PROCESS: os.getpid(), START: process_start(os.getpid())}
+    known = {HOST: host_identity(), MACHINE: "m1", PROCESS: os.getpid(), START: start_of_process(os.getpid())}
     names = {"host": HOST, "machine": MACHINE, "process": PROCESS, "start": START}
     return FlowRun.model_construct(labels=known | {names[name]: value for name, value in labels.items()})
 

@@ -12,10 +12,11 @@ from model.training.checkpoint import (
     load_checkpoint,
     random_state,
     restore_random_state,
+    save_checkpoint,
 )
-from model.training.checkpoint import save_checkpoint as save
 from model.training.config import TrainConfig
 from model.training.model_state import MOMENTS, ModelState
+from storage.artifacts.pending import commit_pending
 from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import changed
@@ -33,6 +34,12 @@ def job(tiny_corpus, job_for):
 @pytest.fixture
 def writer(job) -> ArtifactWriter:
     return ArtifactWriter(Store(job.store), job.output.stage, job.output.key)
+
+
+def save(writer, job, progress, state, metrics) -> None:
+    """Write a checkpoint and hand it over to the store."""
+    save_checkpoint(writer, job, progress, state, metrics)
+    commit_pending(writer, checkpoint_name(progress.step))
 
 
 def some_state() -> ModelState:

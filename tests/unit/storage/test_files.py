@@ -47,7 +47,7 @@ def test_open_files_keeps_a_relative_folder_where_it_is(tmp_path: Path, monkeypa
     assert open_backend(files.url).read("a") == files.read("a") == b"x"
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/a/b", "S3://bucket/a/b", "s3://bucket/a/b//"])
+@pytest.mark.parametrize("url", ["s3://bucket/a/b", "S3://bucket/a/b", "s3://bucket/a/b/"])
 def test_open_files_finds_a_bucket(url: str) -> None:
     files = open_backend(url)
     assert isinstance(files, S3Backend)

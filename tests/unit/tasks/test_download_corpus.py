@@ -168,6 +168,7 @@ def test_config_identity_has_the_source_with_its_version_and_no_paths() -> None:
             "val_fraction": 0.01,
             "test_fraction": 0.01,
         },
+        "sample_share": 1.0,
         "shard_bytes": None,
     }
 
