@@ -122,7 +122,7 @@ def _interrupt(built: Built, store: Store) -> dict[str, Part]:
     wanted = {file.part for file in built.artifact.manifest.files}
     seen: list[str] = []
 
-    def progress(done: int, total: int, unit: str) -> None:
+    def progress(done: int, total: int, unit: str, *_: str) -> None:
         if threading.current_thread() is threading.main_thread() and not seen and store.paths(parts_folder):
             raise _InterruptedError
 
