@@ -146,7 +146,7 @@ def test_every_make_target_is_one() -> None:
 
 def test_every_verb_of_pile_is_one() -> None:
     usage = pile("--help").stdout
-    verbs = set(re.findall(r"^ +([a-z][a-z-]*) ", usage, re.MULTILINE))
+    verbs = set(re.findall(r"^ +([a-z][a-z-]*)(?: |$)", usage, re.MULTILINE))
     named = {verb for page in PAGES for verb in PILE.findall(code(page))}
     assert named
     assert named <= verbs
