@@ -128,8 +128,8 @@ def _word(error: BaseException) -> str:
 
 def _reasons(request: Request) -> dict[str, str]:
     """Return of each stage why it is made again, as `pile plan` says it; what cannot be planned has none."""
-    with contextlib.suppress(Fault, OSError):  # the stage itself meets it, with retries
-        plans = make_plan(request.steps, request.store, request.force)
+    with contextlib.suppress(InputError, Fault, OSError):  # the stage itself meets it, with retries
+        plans = make_plan(request.steps, request.store, request.force, request.recipe.name)
         return {plan.stage.name: _reason(plan) for plan in plans if plan.state != "cached"}
     return {}
 

@@ -5,6 +5,7 @@ imported when it is chosen: `pile --help` is quick.
 """
 
 import argparse
+import contextlib
 import errno
 import logging
 import os
@@ -61,19 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = int(load(verb.reference)(options))
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output has seen enough, as in `pile ls | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 - the last line of defence before the user
+        if isinstance(error, BrokenPipeError) and not verb.runs:  # who reads has seen enough: `pile ls | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
         message, code = _outcome(error, verb)
-        if os.environ.get(DEBUG):
-            traceback.print_exc()
-        print(
-            "\n".join([f"pile: {message}", *(TracebackException.from_exception(error).__notes__ or ())]),
-            file=sys.stderr,
-        )
+        notes = TracebackException.from_exception(error).__notes__ or ()
+        with contextlib.suppress(OSError):  # the terminal may be closed, which is why we stop
+            if os.environ.get(DEBUG):
+                traceback.print_exc()
+            print("\n".join([f"pile: {message}", *notes]), file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -22,4 +22,5 @@ class JsonLines:
             if time.monotonic() - self.said < BETWEEN_SECONDS and event.done < event.total:
                 return
             self.said = time.monotonic()
-        print(json.dumps(event.to_json(), ensure_ascii=False), flush=True, file=sys.stdout)
+        sys.stdout.write(f"{json.dumps(event.to_json(), ensure_ascii=False)}\n")  # whole, whichever thread tells
+        sys.stdout.flush()

@@ -112,7 +112,8 @@ def model(text_bytes: int, *, gpu: bool) -> dict[str, Any]:
 
 def has_gpu() -> bool:
     """Tell whether this machine has an NVIDIA GPU, without loading torch."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    return any(Path("/dev").glob("nvidia[0-9]*")) and visible != "" and not visible.startswith("-")
 
 
 def _unpacked(name: str) -> int:

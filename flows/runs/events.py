@@ -6,7 +6,6 @@ stands Prefect, which carries nothing but JSON.
 
 import contextlib
 import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -122,12 +121,11 @@ EVENTS: tuple[type[Event], ...] = (
 Listener = Callable[[Event], None]
 
 _listeners: list[Listener] = []
-_telling = threading.RLock()
 
 
 @contextlib.contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Let a listener hear all events of this process, one at a time, from any thread."""
+    """Let a listener hear all events of this process, whichever thread tells them, also several at once."""
     _listeners.append(listener)
     try:
         yield
@@ -136,7 +134,9 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def tell(event: Event) -> None:
-    """Hand an event to all listeners."""
-    with _telling:
-        for listener in tuple(_listeners):
-            listener(event)
+    """Hand an event to all listeners.
+
+    No lock is held meanwhile: a listener may write to the store, which may wait, and log that it does.
+    """
+    for listener in tuple(_listeners):
+        listener(event)

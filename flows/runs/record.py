@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from flows.runs.events import (
     Event,
@@ -63,7 +64,7 @@ def state_of(run: Run) -> RunState:
     """Return the state of a run as it is now: one that was killed could not write that down."""
     if run.state != "running":
         return run.state
-    if run.machine == host_identity():
+    if run.machine == host_identity() and run.process_start:  # not every system tells when a process started
         return "running" if start_of_process(run.process_id) == run.process_start else "crashed"
     heard = datetime.fromisoformat(run.updated or run.started)
     return "running" if (datetime.now(UTC) - heard).total_seconds() < SILENT_SECONDS else "crashed"
@@ -92,7 +93,11 @@ def recorded(store: Store, run: Run, *, at_the_end: bool = False) -> Iterator[No
 
 
 class _Keeper:
-    """Hears what happens in a run and writes it down: at once what matters, in a thread how far it is."""
+    """Hears what happens in a run and writes it down: at once what matters, in a thread how far it is.
+
+    What is known changes under `knowing`, which nobody holds for long; `writing` is held while the store is
+    written, which may wait for the store and log that it does.
+    """
 
     def __init__(self, store: Store, run: Run, *, at_the_end: bool) -> None:
         self.store = store
@@ -103,6 +108,7 @@ class _Keeper:
         self.changed = False
         self.written = 0.0
         self.ended = threading.Event()
+        self.knowing = threading.Lock()
         self.writing = threading.Lock()
         self.thread = threading.Thread(target=self._beat, name="run-record", daemon=True)
 
@@ -124,53 +130,71 @@ class _Keeper:
         if line := log_line(event):
             self.log.add(line)
         if isinstance(event, StageStarted):
-            self.stages[event.stage] = RunStage(stage=event.stage, key="", state="running", started=event.time)
+            self._know(event.stage, RunStage(stage=event.stage, key="", state="running", started=event.time))
             self._write()
         elif isinstance(event, StageProgress):
-            how_far = {
-                "done": event.done,
-                "total": event.total,
-                "unit": event.unit,
-                "note": event.note,
-                "eta_seconds": event.eta_seconds,
-            }
-            self.stages[event.stage] = self.stages[event.stage].model_copy(update=how_far)
-            self.changed = True
+            self._come_further(event)
         elif isinstance(event, StageFinished):
-            end = {"state": event.state, "key": event.key, "seconds": round(event.seconds, 3)}
-            self.stages[event.stage] = self.stages[event.stage].model_copy(
-                update={**end, "content_digest": event.content_digest}
-            )
+            end = {"state": event.state, "key": event.key, "content_digest": event.content_digest}
+            self._change(event.stage, {**end, "seconds": round(event.seconds, 3)})
             if event.state in ("done", "cached"):  # the end of any other is written with that of its run
                 self._write()
         elif isinstance(event, RunFinished):
+            self._finish(event)
+
+    def _finish(self, event: RunFinished) -> None:
+        if event.state != "done":
+            self.store.stop_waiting()
+        with self.knowing:
             end = {"state": event.state, "finished": event.time, "error": event.error}
             self.run = self.run.model_copy(update=end)
-            if event.state != "done":
-                self.store.stop_waiting()
-            with contextlib.suppress(*(() if event.state == "done" else (OSError, Fault, InputError))):
-                self._write()
+        with contextlib.suppress(OSError, Fault, InputError):
+            self.log.flush()  # whoever follows the log stops when the record says that the run has ended
+        with contextlib.suppress(*(() if event.state == "done" else (OSError, Fault, InputError))):
+            self._write()
+
+    def _come_further(self, event: StageProgress) -> None:
+        how_far = {
+            "done": event.done,
+            "total": event.total,
+            "unit": event.unit,
+            "note": event.note,
+            "eta_seconds": event.eta_seconds,
+        }
+        self._change(event.stage, how_far)
+        self.changed = True
+
+    def _know(self, name: str, stage: RunStage) -> None:
+        with self.knowing:
+            self.stages[name] = stage
+
+    def _change(self, name: str, fields: dict[str, Any]) -> None:
+        with self.knowing:
+            self.stages[name] = self.stages[name].model_copy(update=fields)
 
     def _beat(self) -> None:
+        is_told = False
         while not self.ended.wait(BEAT_SECONDS):
             try:
                 self.log.flush()
                 if self.changed or time.monotonic() - self.written > ALIVE_SECONDS:
                     self._write()
-                if self.store.is_to_stop(self.run.run_id):
+                if not is_told and self.store.is_to_stop(self.run.run_id):
+                    is_told = True  # once: a second signal would cut the last checkpoint short
                     log.info("somebody asked this run to stop")
                     os.kill(os.getpid(), signal.SIGTERM)
-                    return
-            except (OSError, Fault) as error:  # the stages notice by themselves if the store stays away
+            except Exception as error:  # noqa: BLE001 - the stages notice by themselves if the store stays away
                 log.debug("the record of the run was not written: %s", error)
 
     def _write(self) -> None:
-        if self.at_the_end and self.run.state == "running":
-            return
         with self.writing:
-            self.changed = False
-            self.run = self.run.model_copy(update={"stages": tuple(self.stages.values()), "updated": now()})
-            self.store.write_run(self.run)
+            with self.knowing:
+                if self.at_the_end and self.run.state == "running":
+                    return
+                self.changed = False
+                self.run = self.run.model_copy(update={"stages": tuple(self.stages.values()), "updated": now()})
+                run = self.run
+            self.store.write_run(run)
             self.written = time.monotonic()
 
 

@@ -19,6 +19,9 @@ from storage.errors import InputError
 
 DEFAULT_STORE = "pile-store"
 
+RUN_COMMAND = "PILE_RUN_COMMAND"
+"""Environment variable with the command that asked for the next run, if not its request alone says it."""
+
 RUN_ID = "PILE_RUN_ID"
 """Environment variable with the name of the next run: whoever starts the process knows where to look for it."""
 
@@ -61,7 +64,8 @@ class Request:
             )
         opened = open_store(store)
         changes = dict(overrides or {})
-        command = command_text([recipe], changes, target, opened)
+        typed = os.environ.pop(RUN_COMMAND, "")
+        command = typed or command_text([recipe], changes, target, opened, sorted(forced))
         return cls(found, target, forced, opened, steps, changes, command)
 
     def under_way(self) -> "Request":
@@ -94,10 +98,13 @@ def override_text(field: str, value: Any) -> str:
     return plain if is_read_so else f"{field}={json.dumps(value, ensure_ascii=False)}"
 
 
-def command_text(asked: Iterable[str], overrides: Mapping[str, Any], target: str, store: Store) -> str:
-    """Return the command that runs a recipe, and its files, with these fields replaced."""
+def command_text(
+    asked: Iterable[str], overrides: Mapping[str, Any], target: str, store: Store, force: Iterable[str] = ()
+) -> str:
+    """Return the command that runs a recipe, and its files, with these fields replaced; from any folder."""
     words = ["pile", "run", *asked]
     for field, value in overrides.items():
         words += ["--set", override_text(field, value)]
     words += ["--target", target] if target != ALL else []
-    return shlex.join(words) + store_option(store)
+    words += [word for stage in force for word in ("--force", stage)]
+    return shlex.join([*words, "--store", store.url])

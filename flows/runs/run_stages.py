@@ -15,7 +15,7 @@ from storage.artifacts.records import RunState
 from storage.artifacts.store import Artifact
 from tasks.core.context import Progress
 from tasks.core.stage import StageResult
-from tasks.core.stopping import reason_of, state_after
+from tasks.core.stopping import reason_of, state_after, undisturbed
 
 Execute = Callable[[Step, Mapping[str, Artifact], bool, Progress], StageResult]
 """Runs or finds one stage: (step, inputs, force, progress) -> result."""
@@ -79,7 +79,8 @@ def _run_told(request: Request, run_id: str, *, at_the_end: bool) -> Iterator[di
         try:
             yield results
         except BaseException as error:
-            finish(state_after(error), reason_of(error))
+            with undisturbed():
+                finish(state_after(error), reason_of(error))
             raise
         finish("done")
 

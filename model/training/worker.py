@@ -57,8 +57,10 @@ def work(job: TrainingJob) -> int:
         stop.set()
         store.stop_waiting()
 
-    for number in (signal.SIGTERM, signal.SIGINT):  # Ctrl-C reaches the whole process group
-        signal.signal(number, on_signal)
+    # Ctrl-C and the end of a terminal reach the whole process group, unless it was started to outlive that.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, on_signal)
     set_up_torch(job)
     from model.training.loop import train  # noqa: PLC0415 - reads data and model code; after the signals
 

@@ -3,6 +3,7 @@
 No store can append to a file, so the log lies in numbered pieces. The last one is written again as it grows.
 """
 
+import threading
 from collections.abc import Iterator
 
 from storage.artifacts.layout import LOGS, checked_name, log_path
@@ -21,13 +22,18 @@ class RunLog:
         self._number = 0
         self._lines: list[str] = []
         self._written = 0
+        self._flushing = threading.Lock()
 
     def add(self, line: str) -> None:
         """Take a line; what it holds of line ends becomes part of the log."""
         self._lines.append(f"{line}\n")
 
     def flush(self) -> None:
-        """Write what is new; one thread at a time. Raises: OSError or Fault of the store, which loses nothing."""
+        """Write what is new. Raises: OSError or Fault of the store, which loses nothing."""
+        with self._flushing:
+            self._flush()
+
+    def _flush(self) -> None:
         if len(self._lines) == self._written:
             return
         count = len(self._lines)

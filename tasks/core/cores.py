@@ -13,7 +13,7 @@ HIERARCHIES = Path("/sys/fs/cgroup")
 def usable_cores() -> int:
     """Return the cores that affinity (taskset, Slurm) and the quotas of all cgroups above leave, at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(allowed, *_quotas(), allowed)))
+    return max(1, math.ceil(min([allowed, *_quotas()])))
 
 
 def _quotas() -> Iterator[float]:

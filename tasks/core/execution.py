@@ -16,7 +16,7 @@ class Execution(Config):
     """
 
     workers: int = Field(default=0, ge=0)
-    """Processes for the data stages; 0 means one per core."""
+    """Processes for the data stages; 0 means one per core that it may use."""
     device: Literal["auto", "cpu", "mps", "cuda"] = "auto"
     """Where the model is trained and evaluated; `auto` takes a GPU if there is one."""
     engine: AnyEngine = engine_config()

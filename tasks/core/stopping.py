@@ -1,7 +1,10 @@
 """How a run is stopped, and which word that has everywhere: in its record, on the console, in the UI."""
 
+import contextlib
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command imports this at once, and records bring pydantic
@@ -20,6 +23,21 @@ def raise_when_told() -> None:
     signal.signal(signal.SIGTERM, _raise)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
         signal.signal(signal.SIGHUP, _raise)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no second signal keep this process from writing down what the first one ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def _raise(*_: object) -> None:

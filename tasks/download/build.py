@@ -40,6 +40,8 @@ def download_corpus(config: DownloadConfig, *, context: StageContext) -> list[Pa
     sample = Sample(config.sample_share, source.split_of)
     look_inside = config.max_bad_share < 1
     files = fetch_files(source, digests, folder, context.progress, sample.choose, look_inside=look_inside)
+    while sample.widen(files):
+        files = fetch_files(source, digests, folder, context.progress, sample.choose, look_inside=look_inside)
     splits = {split: sample.cut(split, members) for split, members in _by_split(source, files).items()}
     groups = plan_groups(splits, config.shard_bytes, hold_out=tuple(source.hold_out()))
     names = sorted((part for group in groups for part in group.parts), key=_part_order)

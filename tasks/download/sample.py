@@ -20,8 +20,20 @@ class Sample:
     def __init__(self, share: float, split_of: Callable[[str], str]) -> None:
         self.share = share
         self.split_of = split_of
+        self.files_share = share
+        """Share of the files: more than that of the text if there are few or small ones."""
         self.listed: Counter[str] = Counter()
         """Files of each split that there are, once they were chosen from."""
+
+    def widen(self, files: Sequence[SourceFile]) -> bool:
+        """Tell whether these files hold too little of a split that has more; more are chosen then."""
+        held = Counter(dict.fromkeys(self.listed, 0))
+        for file in files:
+            held[self.split_of(file.name)] += file.text_bytes
+        chosen = Counter(self.split_of(file.name) for file in files)
+        more = any(held[s] < _least(s) and chosen[s] < self.listed[s] for s in self.listed)
+        self.files_share = min(1.0, 4 * self.files_share) if more else self.files_share
+        return more
 
     def choose(self, names: Iterable[str]) -> list[str]:
         """Return the names of a share of the files of each split, one at least, spread evenly over their order."""
@@ -30,7 +42,7 @@ class Sample:
         for split in SPLITS:
             members = [name for name in names if self.split_of(name) == split]
             self.listed[split] = len(members)
-            count = min(len(members), max(1, round(self.share * len(members))))
+            count = min(len(members), max(1, round(self.files_share * len(members))))
             chosen.update(members[index * len(members) // count] for index in range(count))
         return [name for name in names if name in chosen]
 
@@ -42,8 +54,11 @@ class Sample:
         if self.share == 1:
             return list(files)
         held = sum(file.text_bytes for file in files)
-        least = LEAST_TRAIN_BYTES if split == TRAIN else LEAST_HELD_OUT_BYTES
-        wanted = max(least, round(self.share * held * self.listed[split] / len(files)))
+        wanted = max(_least(split), round(self.share * held * self.listed[split] / len(files)))
         if wanted >= held:
             return list(files)
         return [replace(file, text_bytes=file.text_bytes * wanted // held) for file in files]
+
+
+def _least(split: str) -> int:
+    return LEAST_TRAIN_BYTES if split == TRAIN else LEAST_HELD_OUT_BYTES

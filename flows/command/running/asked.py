@@ -24,13 +24,13 @@ def asked(options: argparse.Namespace, target: str, force: Iterable[str] = ()) -
     if not options.files:
         return Request.checked(options.recipe, given, target, force, options.store)
     request = Request.checked(options.recipe, _with_files(options, given), target, force, options.store)
-    # The same files have the same sizes again, and nobody can read a command with all of them.
-    command = command_text([options.recipe, *_paths(options)], given, target, request.store)
+    # On the same machine the same files have the same sizes again, and nobody can read a command with all of them.
+    command = command_text([options.recipe, *_paths(options)], given, target, request.store, force)
     return replace(request, command=command)
 
 
 def _with_files(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
-    source = find_recipe(options.recipe).model_dump()["download"]["source"]
+    source = (find_recipe(options.recipe).model_dump()["download"] or {}).get("source", {})
     if "patterns" not in source or PATTERNS in given:
         found = f"--set {PATTERNS} too" if PATTERNS in given else options.recipe
         raise InputError(

@@ -11,7 +11,7 @@ from typing import Any
 from flows.command.output import print_json
 from flows.command.store.finding import existing_store, find_run
 from flows.runs.record import BEAT_SECONDS, state_of
-from flows.tables import duration, text_table
+from flows.tables import age, duration, text_table
 from storage.artifacts.processes import host_identity, start_of_process
 from storage.artifacts.records import Run, RunStage
 from storage.artifacts.run_log import read_log
@@ -34,7 +34,7 @@ def status(options: argparse.Namespace) -> int:
         print(text_table([_status_row(_status(run)) for run in runs]))
     else:
         last = find_run(store, None)
-        ago = duration(_seconds_since(last.finished or last.updated or last.started))
+        ago = age(_seconds_since(last.finished or last.updated or last.started))
         print(f"nothing runs; the last run was {last.run_id} of {last.recipe_name}: {state_of(last)}, {ago} ago")
     return 0
 
@@ -75,13 +75,15 @@ def cancel(options: argparse.Namespace) -> int:
     elif state == "running":
         print(f"{run.run_id} still runs after {STOP_SECONDS:.0f} s; see `pile logs {run.run_id}`", file=sys.stderr)
     else:
-        print(f"{run.run_id}: {state}{_place(run)}; continue with: {run.command}")
+        way_on = f"; continue with: {run.command}" if state != "done" else " before it was told"
+        print(f"{run.run_id}: {state}{_place(run)}{way_on}")
     return 1 if state == "running" else 0
 
 
 def _signalled(run: Run) -> bool:
     """Stop a run of this machine. Not in both ways: a second signal would cut its last checkpoint short."""
-    if run.machine != host_identity() or start_of_process(run.process_id) != run.process_start:
+    here = run.machine == host_identity() and run.process_start != ""
+    if not here or start_of_process(run.process_id) != run.process_start:
         return False
     try:
         os.kill(run.process_id, signal.SIGTERM)

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from flows.command.output import print_json
-from flows.runs.request import RUN_ID, Request, new_run_id, override_text, store_option
+from flows.runs.request import RUN_COMMAND, RUN_ID, Request, new_run_id, override_text, store_option
 
-START_SECONDS = 60.0
-"""Time for the process of a run to come up and write its record."""
+START_SECONDS = 180.0
+"""Time for the process of a run to come up and write its record: a new Prefect server may take 120 of them."""
 
 POLL_SECONDS = 0.2
 
@@ -23,7 +23,7 @@ def run_detached(options: argparse.Namespace, request: Request) -> int:
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "flows.command", "run", *_arguments(options, request)],
-            env={**os.environ, RUN_ID: run_id},
+            env={**os.environ, RUN_ID: run_id, RUN_COMMAND: request.command},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -35,7 +35,7 @@ def run_detached(options: argparse.Namespace, request: Request) -> int:
             sys.stderr.write(output.read_text(errors="replace"))
             return process.returncode
         if time.monotonic() > end:
-            print(f"process {process.pid} has not begun its run; see {output}", file=sys.stderr)
+            print(f"process {process.pid} has not begun run {run_id} yet; see {output}", file=sys.stderr)
             return 1
         time.sleep(POLL_SECONDS)
     if options.json:

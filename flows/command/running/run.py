@@ -13,10 +13,11 @@ from flows.command.store.show import print_results
 from flows.console.json_lines import JsonLines
 from flows.console.plain import PlainConsole
 from flows.planning import attempt_lines, make_plan
-from flows.runs.events import Event, RunFinished, StageProgress, StageStarted, listening
-from flows.runs.request import Request, new_run_id
+from flows.runs.events import Event, Listener, RunFinished, StageProgress, StageStarted, listening
+from flows.runs.request import RUN_COMMAND, Request, new_run_id
 from flows.runs.run_stages import record_cached_run
 from flows.service import settings
+from storage.errors import InputError
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,9 +38,11 @@ def run_request(request: Request, options: argparse.Namespace) -> int:
             run_id = new_run_id()
             record_cached_run(request, run_id, plans)
         else:
+            os.environ[RUN_COMMAND] = request.command  # Prefect hands on what a recipe is, not what was typed
             run_id = _run_with_prefect(options.recipe, request)
     if not options.json:
-        print_results(request.store, find_run(request.store, run_id))
+        with contextlib.suppress(BrokenPipeError):  # whoever reads has seen enough
+            print_results(request.store, find_run(request.store, run_id))
     return 0
 
 
@@ -62,15 +65,30 @@ def _watched(options: argparse.Namespace) -> Iterator[None]:
     """Show the run while it goes on: as JSON if asked for, drawn on a terminal, line by line elsewhere."""
     with contextlib.ExitStack() as stack:
         if options.json:
-            stack.enter_context(listening(JsonLines().hear))
+            stack.enter_context(listening(_or_silent(JsonLines().hear)))
         elif not options.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             from flows.console.terminal import TerminalConsole  # noqa: PLC0415 - rich, for a terminal alone
 
             console = stack.enter_context(TerminalConsole())
-            stack.enter_context(listening(console.hear))
+            stack.enter_context(listening(_or_silent(console.hear)))
         elif not options.quiet:
-            stack.enter_context(listening(PlainConsole().hear))
+            stack.enter_context(listening(_or_silent(PlainConsole().hear)))
         yield
+
+
+def _or_silent(show: Listener) -> Listener:
+    """Return a console that says no more once it cannot: a closed pipe or terminal must not end a run."""
+    is_open = True
+
+    def hear(event: Event) -> None:
+        nonlocal is_open
+        if is_open:
+            try:
+                show(event)
+            except OSError:
+                is_open = False
+
+    return hear
 
 
 @contextlib.contextmanager
@@ -83,7 +101,8 @@ def _way_on() -> Iterator[None]:
         except BaseException as error:
             end = heard.get(RunFinished)
             if isinstance(end, RunFinished):
-                error.add_note(f"{_place(heard)}continue with: {end.next}")
+                first = "after that change, " if isinstance(error, InputError) else ""
+                error.add_note(f"{_place(heard)}{first}continue with: {end.next}")
             raise
 
 

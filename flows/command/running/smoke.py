@@ -5,11 +5,13 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 from flows.command.running.asked import asked
 from flows.command.running.run import run_request
 from flows.recipes.smoke import smoke_changes
 from flows.runs.request import Request, open_store
+from flows.tables import counted
 from tasks.core.loggers import LOGGERS
 
 FOLDER = "smoke"
@@ -27,12 +29,15 @@ def smoke(options: argparse.Namespace) -> int:
         [],
         f"{open_store(options.store).url}/{FOLDER}",
     )
+    command = request.command.replace("pile run", "pile smoke", 1)
+    in_small = replace(in_small, command=command)
     if not options.quiet:
         print(f"a run in small, with {'; '.join(said)}", file=sys.stderr)
     with _warnings() as warnings:
         run_request(in_small, options)
     if not options.json:
-        print(f"\n{request.recipe.name} went through all stages in small; to run it: {request.command}")
+        stages = counted(len(in_small.steps), "stages")
+        print(f"\n{request.recipe.name} went through {stages} in small; to run it: {request.command}")
         for warning in dict.fromkeys(warnings):
             print(f"but look at: {warning}")
     return 0

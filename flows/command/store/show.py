@@ -70,7 +70,7 @@ def show(options: argparse.Namespace) -> int:
         else:
             print("\n".join(f"{stage:16} {digest}" for stage, digest in digests.items()))
     elif options.json:
-        print_json(json.loads(found.model_dump_json()))
+        print_json(json.loads(found.model_copy(update={"state": state_of(found)}).model_dump_json()))
     else:
         return print_run(store, found)
     return 0

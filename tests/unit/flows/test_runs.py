@@ -26,7 +26,7 @@ from storage.artifacts.writer import ArtifactWriter
 from storage.errors import Fault, InputError
 from tasks.core.context import Progress
 from tasks.core.stage import StageResult
-from tasks.core.stopping import Terminated, state_after
+from tasks.core.stopping import Terminated, raise_when_told, state_after
 
 NOTHING = {"config": {}, "inputs": {}, "sources": {}, "recipe": {}, "libraries": {}}
 
@@ -139,7 +139,7 @@ def test_the_command_of_a_run_asks_for_the_same_again(tmp_path: Path) -> None:
     asked = Request.checked("demo", overrides, "train", ["pack"], str(tmp_path / "store"))
     options = build_parser().parse_args(shlex.split(asked.command)[1:])
     again = dict(parse_override(text) for text in options.overrides)
-    assert (options.recipe, again, options.target, options.force) == ("demo", overrides, "train", [])
+    assert (options.recipe, again, options.target, options.force) == ("demo", overrides, "train", ["pack"])
     assert options.store == asked.store.url
 
 
@@ -203,6 +203,78 @@ def test_a_run_that_is_asked_to_stop_from_elsewhere_stops_as_by_sigterm(
         signal.signal(signal.SIGTERM, before)
     assert store.run(run_id).state == "cancelled"  # type: ignore[union-attr]
     assert not store.is_to_stop(run_id)
+
+
+def test_a_store_that_logs_while_it_is_written_stops_nobody(
+    request_of_two: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+    import threading
+
+    monkeypatch.setattr(record_module, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(record_module, "ALIVE_SECONDS", 0.0)
+    write_run = Store.write_run
+
+    def slow(self: Store, run: Run) -> None:
+        logging.getLogger("storage.toy").warning("the store does not answer")
+        time.sleep(0.002)
+        write_run(self, run)
+
+    monkeypatch.setattr(Store, "write_run", slow)
+
+    def execute(step: object, inputs: object, force: bool, progress: Progress) -> StageResult:
+        for done in range(200):
+            progress(done, 200, "shards")
+            logging.getLogger("tasks.toy").info("at work")
+        return StageResult(build(request_of_two.store, step.stage.name), cached=False, seconds=0.0)  # type: ignore[attr-defined]
+
+    runs = [
+        threading.Thread(target=run_stages, args=(request_of_two, f"r{n}", execute), daemon=True) for n in range(3)
+    ]
+    for thread in runs:
+        thread.start()
+    for thread in runs:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert [request_of_two.store.run(name).state for name in names] == ["done"] * 3  # type: ignore[union-attr]
+
+
+def test_a_second_signal_does_not_keep_the_end_from_being_written(
+    request_of_two: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run = Store.write_run
+
+    def signalled(self: Store, run: Run) -> None:
+        if run.state == "cancelled":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)  # it is handled between two steps of the interpreter
+        write_run(self, run)
+
+    monkeypatch.setattr(Store, "write_run", signalled)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    raise_when_told()
+    try:
+        _, found = run(request_of_two, Terminated())
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGHUP, before[1])
+    assert found.state == "cancelled"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "the terminal is closed")])
+def test_a_console_that_cannot_show_any_more_ends_no_run(request_of_two: Request, error: OSError) -> None:
+    from flows.command.running.run import _or_silent
+
+    shown = []
+
+    def show(event: Event) -> None:
+        shown.append(event)
+        raise error
+
+    with listening(_or_silent(show)):
+        _, found = run(request_of_two)
+    assert found.state == "done"
+    assert len(shown) == 1
 
 
 def test_a_killed_run_has_crashed(request_of_two: Request) -> None:

@@ -68,3 +68,23 @@ def test_a_sample_holds_the_first_documents_of_a_file_as_they_are(
         texts[share] = [d.text for f in artifact.files(DOCUMENTS) for d in read_documents(artifact.open(f))]
     assert texts[0.1] == texts[1.0][: len(texts[0.1])]
     assert len(texts[0.1]) in (100, 101)  # the record in which the share ends belongs to it
+
+
+def test_small_files_are_joined_by_more_of_them_until_there_is_enough() -> None:
+    names = [f"train/{n:03}" for n in range(1000)]
+    sizes = dict.fromkeys(names, 10_000)
+    sample = Sample(0.01, split_of)
+    chosen = [SourceFile(name, "", Path("x"), (0, 0), sizes[name]) for name in sample.choose(names)]
+    assert len(chosen) == 10
+    while sample.widen(chosen):
+        chosen = [SourceFile(name, "", Path("x"), (0, 0), sizes[name]) for name in sample.choose(names)]
+    assert sum(file.text_bytes for file in sample.cut("train", chosen)) == LEAST_TRAIN_BYTES
+
+
+def test_a_corpus_that_holds_too_little_is_taken_whole() -> None:
+    names = [f"train/{n:03}" for n in range(20)]
+    sample = Sample(0.01, split_of)
+    chosen = [SourceFile(name, "", Path("x"), (0, 0), 100) for name in sample.choose(names)]
+    while sample.widen(chosen):
+        chosen = [SourceFile(name, "", Path("x"), (0, 0), 100) for name in sample.choose(names)]
+    assert len(chosen) == 20
