@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.runs.events import StageFinished, StageProgress, StageStarted, tell
-from flows.runs.pace import Pace
 from storage.artifacts.records import StageState
+from tasks.core.pace import Pace
 from tasks.core.stage import StageResult
 from tasks.core.stopping import state_after
 

@@ -34,6 +34,7 @@ from storage.errors import InputError, LostWorkersError, StoreAwayError
 from tasks.core.context import TABLES
 from tasks.core.loggers import LOGGERS
 from tasks.core.markdown import is_prose, text_blocks
+from tasks.core.pace import Pace
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, Stage, StageResult
 from tasks.core.stopping import is_termination
@@ -158,17 +159,16 @@ class _ProgressArtifact:
         self.context = contextvars.copy_context()
         self.artifact: UUID | None = None
         self.shown_at = 0.0
-        self.first: tuple[int, float] | None = None
+        self.pace = Pace()
 
     def __call__(self, done: int, total: int, unit: str, note: str = "", /) -> None:
         self.inner(done, total, unit, note)
         clock = time.monotonic()
-        if self.first is None or done < self.first[0]:
-            self.first = (done, clock)
+        rate, left = self.pace.of(done, total, unit)
         if total <= 0 or (done < total and clock - self.shown_at < PROGRESS_SECONDS):
             return
         self.shown_at = clock
-        pace = describe_pace(done - self.first[0], clock - self.first[1], total - done, unit)
+        pace = describe_pace(rate, left, unit)
         text = ", ".join(filter(None, [self.place, f"{self.stage}: {done:,} of {total:,} {unit}", pace]))
         # Threads report progress too; the artifact must belong to the run in whose context the task began.
         self.context.copy().run(self._show, 100.0 * done / total, text)
@@ -185,13 +185,12 @@ class _ProgressArtifact:
             logging.getLogger(__name__).debug("progress was not shown: %s", error)
 
 
-def describe_pace(done: int, seconds: float, left: int, unit: str) -> str:
-    """Return rate and time left of work of which `done` was seen to take `seconds`; empty if nothing was."""
-    if done <= 0 or seconds <= 0:
+def describe_pace(rate: float | None, left: float | None, unit: str) -> str:
+    """Return units per second and the seconds left in words; empty while they are unknown."""
+    if rate is None or left is None:
         return ""
-    rate = done / seconds
     per = f"{rate:,.1f} {unit} a second" if rate >= 1 else f"{1 / rate:,.1f} s for each of the {unit}"
-    return per if left <= 0 else f"{per}, about {_duration(left / rate)} left"
+    return f"{per}, about {_duration(left)} left" if left > 0 else per
 
 
 def _duration(seconds: float) -> str:

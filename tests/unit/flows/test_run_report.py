@@ -74,10 +74,10 @@ def test_rows_of_numbers_and_words_stay_a_table() -> None:
 @pytest.mark.parametrize(
     ("seen", "said"),
     [
-        ((0, 5.0, 10, "steps"), ""),
-        ((100, 50.0, 400, "steps"), "2.0 steps a second, about 3 min left"),
-        ((10, 50.0, 4, "shards"), "5.0 s for each of the shards, about 20 s left"),
-        ((10, 1.0, 0, "shards"), "10.0 shards a second"),
+        ((None, None, "steps"), ""),
+        ((2.0, 200.0, "steps"), "2.0 steps a second, about 3 min left"),
+        ((0.2, 20.0, "shards"), "5.0 s for each of the shards, about 20 s left"),
+        ((10.0, 0.0, "shards"), "10.0 shards a second"),
     ],
 )
 def test_pace_is_a_rate_and_the_time_left(seen, said: str) -> None:

@@ -15,7 +15,6 @@ import pytest
 
 from flows.runs import record as record_module
 from flows.runs.events import EVENTS, Event, RunFinished, StageFinished, listening
-from flows.runs.pace import Pace
 from flows.runs.record import new_record, recorded, state_of
 from flows.runs.request import Request, new_run_id
 from flows.runs.run_stages import run_stages
@@ -25,6 +24,7 @@ from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import Fault, InputError
 from tasks.core.context import Progress
+from tasks.core.pace import Pace
 from tasks.core.stage import StageResult
 from tasks.core.stopping import Terminated, raise_when_told, state_after
 
