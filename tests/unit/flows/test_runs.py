@@ -228,9 +228,8 @@ def test_a_store_that_logs_while_it_is_written_stops_nobody(
             logging.getLogger("tasks.toy").info("at work")
         return StageResult(build(request_of_two.store, step.stage.name), cached=False, seconds=0.0)  # type: ignore[attr-defined]
 
-    runs = [
-        threading.Thread(target=run_stages, args=(request_of_two, f"r{n}", execute), daemon=True) for n in range(3)
-    ]
+    names = [f"r{n}" for n in range(3)]
+    runs = [threading.Thread(target=run_stages, args=(request_of_two, n, execute), daemon=True) for n in names]
     for thread in runs:
         thread.start()
     for thread in runs:
