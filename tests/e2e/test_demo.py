@@ -108,7 +108,7 @@ def test_two_first_runs_at_once_share_the_work(tmp_path: Path, environment: dict
     assert len(manifests) == 3
     for manifest in manifests:
         assert len(json.loads(manifest.read_bytes())["attempts"]) == 1
-    shown = [re.findall(r"^(\w+) +(done|cached)", output, re.MULTILINE) for output, _ in outputs]
+    shown = [re.findall(r"^\d of \d +(\w+) +(done|cached)", said, re.MULTILINE) for _, said in outputs]
     for stage in ("download", "filter", "dedup"):
         assert sorted(state for states in shown for name, state in states if name == stage) == ["cached", "done"]
 

@@ -37,6 +37,8 @@ def run_request(request: Request, options: argparse.Namespace) -> int:
         if all(plan.state == "cached" for plan in plans):
             run_id = new_run_id()
             record_cached_run(request, run_id, plans)
+            if not options.quiet:
+                print("every stage is finished, nothing to do", file=sys.stderr)
         else:
             os.environ[RUN_COMMAND] = request.command  # Prefect hands on what a recipe is, not what was typed
             run_id = _run_with_prefect(options.recipe, request)
