@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= pile-store
 
-.PHONY: install demo test check test-all test-kill test-kill-workers ui clean
+.PHONY: install demo test check test-all test-kill test-kill-workers test-outage ui clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -38,6 +38,10 @@ test-kill: install
 # kill -9 of single workers, 20 in all, in every stage that has any: about twenty minutes.
 test-kill-workers: install
 	$(BIN)/python tests/e2e/kill_workers.py --kills 20
+
+# A store that is gone for a while in each stage, in two ways: about a quarter of an hour.
+test-outage: install
+	$(BIN)/python -m pytest tests/e2e/test_store_outage.py
 
 # A Prefect server with its UI, workers and the deployments; Ctrl-C stops them.
 ui: install

@@ -8,8 +8,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("store_outage.py")
 
 
-@pytest.mark.e2e
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
 def test_store_that_is_gone_for_a_while_in_each_stage_changes_nothing(silent: bool, tmp_path: Path) -> None:
