@@ -15,7 +15,7 @@ from flows.runs.record import state_of
 from flows.runs.request import store_option
 from flows.stages import STAGES, all_stages
 from flows.summary import describe, tables
-from flows.tables import duration, text_table
+from flows.tables import duration, size, text_table
 from storage.artifacts import lineage as lineages
 from storage.artifacts.records import Run, RunStage, RunState
 from storage.artifacts.store import Artifact, Store
@@ -53,8 +53,14 @@ def ls(options: argparse.Namespace) -> int:
             }
             for m in store.manifests(stage)
         ]
-    print_json(rows) if options.json else print(text_table(rows))
+    print_json(rows) if options.json else print(text_table([_short(row) for row in rows]))
     return 0
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for people: times to the minute, bytes in powers of ten."""
+    times = {name: row[name][:16].replace("T", " ") for name in ("finished", "started") if name in row}
+    return {**row, **times, **({"bytes": size(row["bytes"])} if "bytes" in row else {})}
 
 
 def show(options: argparse.Namespace) -> int:
