@@ -59,8 +59,13 @@ def ls(options: argparse.Namespace) -> int:
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row for people: times to the minute, bytes in powers of ten."""
-    times = {name: row[name][:16].replace("T", " ") for name in ("finished", "started") if name in row}
-    return {**row, **times, **({"bytes": size(row["bytes"])} if "bytes" in row else {})}
+    short = dict(row)
+    for name in ("finished", "started"):
+        if name in row:
+            short[name] = row[name][:16].replace("T", " ")
+    if "bytes" in row:
+        short["bytes"] = size(row["bytes"])
+    return short
 
 
 def show(options: argparse.Namespace) -> int:
