@@ -63,7 +63,7 @@ class Training:
         job = changed(self.job, checkpoints=checkpoints, folder=folder, **fields)
         self.steps = []
 
-        def watch(step: int, total: int, unit: str) -> None:
+        def watch(step: int, total: int, unit: str, *_: str) -> None:
             self.steps.append(step)
             progress(step, total, unit)
 
