@@ -145,8 +145,10 @@ def test_training_whose_worker_is_killed_says_so_in_one_line(tiny_corpus) -> Non
     with stage_process(store) as process:
         os.kill(worker_of(trainer_of(process, store)), signal.SIGKILL)
         output, _ = process.communicate(timeout=WAIT_SECONDS)
-    assert output.splitlines()[-1].startswith("FAULT the trainer must end by itself")
-    assert "killed by signal SIGKILL" in output.splitlines()[-1]
+    said = output.splitlines()[-1]
+    assert said.startswith("FAULT the training must fit into memory, but it was killed by signal SIGKILL")
+    assert "set train.micro_batch_size=" in said
+    assert "continues from " in said
     assert "torch" not in output.partition("step 1/")[2]  # no chatter of torchrun's
 
 
