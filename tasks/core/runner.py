@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from storage.artifacts.lease import Lease
@@ -74,8 +74,9 @@ def run_stage(
         lease, found = _acquire(stage, key, context, interrupt, force=force)
         if found is not None:
             return StageResult(found, cached=True, seconds=time.monotonic() - started)
+        build = partial(_build, stage, config, inputs, sources, key, context, lease)
         try:
-            artifact = _build_patiently(stage, config, inputs, sources, key, context, lease, resume=resume)
+            artifact = _patiently(build, stage, context, resume=resume)
         finally:
             lease.release()
     return StageResult(artifact, cached=False, seconds=time.monotonic() - started)
@@ -100,17 +101,7 @@ def _acquire(
     return lease, None
 
 
-def _build_patiently(
-    stage: Stage,
-    config: Config,
-    inputs: Mapping[str, Artifact],
-    sources: Mapping[str, str],
-    key: str,
-    context: RunContext,
-    lease: Lease,
-    *,
-    resume: bool,
-) -> Artifact:
+def _patiently(build: Callable[..., Artifact], stage: Stage, context: RunContext, *, resume: bool) -> Artifact:
     """Build, and go on with what is finished if that failed while the store was away.
 
     The store itself waits in each of its calls; but of a folder of this machine that was taken away, the work
@@ -118,7 +109,7 @@ def _build_patiently(
     """
     while True:
         try:
-            return _build(stage, config, inputs, sources, key, context, lease, resume=resume)
+            return build(resume=resume)
         except (InputError, LeaseLostError, StoreAwayError):
             raise
         except Exception as error:

@@ -1,7 +1,7 @@
 """Tables in Arrow's memory format as documents, one per row. Loads pyarrow, 0.2 s."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +35,10 @@ class Table(ABC):
     @abstractmethod
     def open(self) -> AbstractContextManager[OpenTable]:
         """Open the file. Raises: pa.ArrowException or OSError without `errno` if it is damaged."""
+
+    @abstractmethod
+    def write(self, texts: Sequence[str | None]) -> list[tuple[int, str | None]]:
+        """Write a row per text; return (offset, text) of each."""
 
     def text_field(self) -> str:
         """Return the name of the column that holds the text. Raises: InputError."""

@@ -1,43 +1,25 @@
 """Arrow and Feather files, and Arrow streams in a file: one document per row of the text column."""
 
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.sources.readers.base import DEFAULT_COLUMNS, Columns, Item, Reader
+from storage.sources.readers.base import Columns
+from storage.sources.readers.table_reader import TableReader
 
 if TYPE_CHECKING:
     from storage.sources.readers.arrow.rows import ArrowTable
 
 
-class ArrowReader(Reader):
-    """Reads `.arrow` and `.feather`. Offsets count the bytes of the text column."""
+class ArrowReader(TableReader):
+    """Reads `.arrow` and `.feather`."""
 
     name = "arrow"
     version = 1
     suffixes = (".arrow", ".feather")
 
-    @classmethod
-    def example(
-        cls, path: Path, texts: Sequence[str], columns: Columns = DEFAULT_COLUMNS
-    ) -> list[tuple[int, str | None]]:
-        """Write a row per text and, behind the first, one without."""
-        return _table(path, columns).write([*texts[:1], None, *texts[1:]])
+    @staticmethod
+    def table(path: Path, columns: Columns) -> "ArrowTable":
+        """Return the table in a file."""
+        from storage.sources.readers.arrow.rows import ArrowTable  # noqa: PLC0415 - pyarrow: 0.2 s for these files alone
 
-    def read(self, path: Path, name: str, columns: Columns, wanted: Callable[[int], bool]) -> Iterator[Item]:
-        """Yield what stands in the wanted rows."""
-        return _table(path, columns).read(name, wanted)
-
-    def measure(self, path: Path, columns: Columns) -> int:
-        """Return the bytes of the text column."""
-        return _table(path, columns).measure()
-
-    def text_fields(self, path: Path, name: str, columns: Columns) -> dict[str, str]:
-        """Look at the names of the columns."""
-        return {name: _table(path, columns).text_field()}
-
-
-def _table(path: Path, columns: Columns) -> "ArrowTable":
-    from storage.sources.readers.arrow.rows import ArrowTable  # noqa: PLC0415 - pyarrow: 0.2 s for these files alone
-
-    return ArrowTable(path, columns)
+        return ArrowTable(path, columns)
