@@ -1,25 +1,19 @@
 """A Prefect server of our own, which ends with this process."""
 
 import atexit
-import ctypes
 import fcntl
+import multiprocessing
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 from flows.service.server import START_SECONDS, is_server
-from flows.service.settings import embedded_server
+from flows.service.server_process import serve
 from storage.errors import Fault
 
-PR_SET_PDEATHSIG = 1
-"""Number of the Linux call that asks for a signal when the parent dies (prctl(2))."""
-
-POLL_SECONDS = 0.05
-"""How often a server that starts is asked whether it answers: each time costs well below a millisecond."""
+STOP_SECONDS = 10.0
+"""How long a server may take to end when it is asked to."""
 
 
 def start_server(home: Path) -> str:
@@ -36,39 +30,36 @@ def start_server(home: Path) -> str:
 
 
 def _start_server_alone(home: Path) -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     log_file = home / "embedded-server.log"
-    with log_file.open("ab") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("server_process.py")), str(port)],
-            env={**os.environ, **embedded_server()},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # Ctrl-C reaches the run first, which still talks to the server
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,
-        )
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # a request waits in it until the server takes it
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        arguments = (listener, log_file, os.getpid(), _open_descriptors(but=listener.fileno()))
+        server = multiprocessing.get_context("fork").Process(target=serve, args=arguments)
+        server.start()
     atexit.register(_stop, server)
-    url = f"http://127.0.0.1:{port}/api"
-    end = time.monotonic() + START_SECONDS
-    while not is_server(url):
-        if server.poll() is not None or time.monotonic() > end:
-            raise Fault(f"the Prefect server of this run must answer at {url}, but did not; see {log_file}")
-        time.sleep(POLL_SECONDS)
+    # The server alone holds the socket now: if it ends, so does the wait.
+    if not is_server(url, START_SECONDS):
+        raise Fault(f"the Prefect server of this run must answer at {url}, but did not; see {log_file}")
     return url
 
 
-def end_with_parent() -> None:
-    """Have the system send SIGTERM to the present process when its parent ends, however that does."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
+def _stop(server: ForkProcess) -> None:
     server.terminate()
-    try:
-        server.wait(timeout=10)
-    except subprocess.TimeoutExpired:
+    server.join(STOP_SECONDS)
+    if server.is_alive():
         server.kill()
-        server.wait()
+        server.join()
+
+
+def _open_descriptors(but: int) -> list[int]:
+    with os.scandir("/dev/fd") as entries:
+        found = {int(entry.name) for entry in entries} - {0, 1, 2, but}
+    return [descriptor for descriptor in sorted(found) if _is_open(descriptor)]
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False  # the one that listed them
+    return True

@@ -17,6 +17,7 @@ from flows.liveness import mark_dead_runs
 from flows.pipeline import pile_pipeline, what_stopped
 from flows.service.embedded import start_server
 from flows.service.server import is_server
+from flows.service.settings import embedded_client
 
 
 def run_flow(**parameters: Any) -> str:
@@ -27,7 +28,7 @@ def run_flow(**parameters: Any) -> str:
     """
     settings = get_current_settings()
     if not settings.api.url or not is_server(settings.api.url):
-        os.environ["PREFECT_API_URL"] = start_server(settings.home)
+        os.environ |= {"PREFECT_API_URL": start_server(settings.home), **embedded_client()}
         refresh_global_settings_context()
     mark_dead_runs(pile_pipeline.name)
     try:

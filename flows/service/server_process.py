@@ -1,26 +1,66 @@
-"""The process of an embedded Prefect server: `python -P .../server_process.py PORT`.
+"""The process of an embedded Prefect server: a fork of the one that runs the flow.
 
-Run as a file and importing nothing of ours, so that no folder of the user's can stand in the way of our packages.
+A server started from nothing would import again what the flow's process has imported, two seconds of CPU.
 """
 
-import gc
+import ctypes
+import logging
+import os
+import signal
+import socket
 import sys
+from pathlib import Path
+from typing import Any
 
-# The imports make objects by the million that all stay: to look for garbage among them over and over takes a third
-# of the time.
-gc.disable()
+from prefect.context import refresh_global_settings_context
 
-import uvicorn  # noqa: E402 - the collector is switched off first
-from prefect.server.api.server import create_app  # noqa: E402 - likewise
+from flows.service.settings import embedded_server, quick_imports
 
+PR_SET_PDEATHSIG = 1
+"""Number of the Linux call that asks for a signal when the parent dies (prctl(2))."""
 
-def main(port: int) -> None:
-    """Serve Prefect's API on 127.0.0.1 until SIGTERM."""
-    app = create_app(ephemeral=True)
-    gc.freeze()
-    gc.enable()
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False, lifespan="on")
+USED = ("/admin", "/flows", "/flow_runs", "/task_runs", "/logs", "/artifacts", "/events")
+"""Parts of Prefect's API that a flow run asks for. FastAPI prepares a part when a request first passes it on the
+way to its own, so these come first, and the others are prepared only if somebody asks for one."""
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
+def serve(listener: socket.socket, log_file: Path, parent: int, inherited: list[int]) -> None:
+    """Answer on `listener` until SIGTERM or the end of `parent`, the process that was forked.
+
+    `inherited` are the descriptors of that process that are none of the server's business.
+    """
+    _separate(log_file, parent, inherited)
+    os.environ.update(embedded_server())
+    refresh_global_settings_context()
+    with quick_imports():
+        import uvicorn  # noqa: PLC0415 - for the server alone
+        from prefect.server.api import server  # noqa: PLC0415 - likewise, and it reads the settings
+
+        in_order: Any = tuple(sorted(server.API_ROUTERS, key=lambda router: router.prefix not in USED))
+        server.API_ROUTERS = in_order
+        app = server.create_app(ephemeral=True)
+    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="on")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def end_with_parent() -> None:
+    """Have the system send SIGTERM to the present process when its parent ends, however that does."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _separate(log_file: Path, parent: int, inherited: list[int]) -> None:
+    """Leave the terminal, files, locks, log and signal handlers of the parent alone."""
+    os.setsid()  # Ctrl-C reaches the run first, which still talks to the server
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    if sys.platform == "linux":
+        end_with_parent()
+        if os.getppid() != parent:
+            os._exit(1)  # it ended before it could be asked for
+    output = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for source, stream in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
+        os.dup2(source, stream)
+    for descriptor in inherited:  # locks among them
+        os.close(descriptor)
+    sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - open as long as the process
+    logging.getLogger().handlers.clear()

@@ -38,7 +38,13 @@ def embedded_server() -> dict[str, str]:
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # kinds of Prefect's stores: nothing of ours uses one
         "PREFECT_UI_ENABLED": "false",
         "PREFECT__SERVER_EPHEMERAL": "1",
+        "PY_KEY_VALUE_DISABLE_BEARTYPE": "true",  # a library of Prefect's checks its own argument types: 0.2 s
     }
+
+
+def embedded_client() -> dict[str, str]:
+    """Return what a flow has besides that is run with an embedded server: no browser whose requests are forged."""
+    return {"PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false"}
 
 
 def apply() -> None:

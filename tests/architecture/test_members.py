@@ -37,6 +37,9 @@ ALLOWED: dict[str, list[tuple[str, str, str]]] = {
         ("flows.command.running.asked", "name", "download"),
         ("flows.recipes.merging", "name", "download"),
     ],
+    "the word is that of FastAPI's routers": [
+        ("flows.service.server_process", "field", "prefix"),
+    ],
     "the labels stand in the manifest of what the model was trained on": [
         ("tasks.evaluate.labelled_documents", "field", "field_map"),
     ],

@@ -227,4 +227,20 @@ def test_digest_covers_every_file_that_is_read(monkeypatch: pytest.MonkeyPatch) 
     before = environment_digest()
     changed = [*files[:-1], files[-1]._replace(sha256="other")]
     monkeypatch.setattr(environment, "installed_files", lambda: iter(changed))
+    environment._digest_of.cache_clear()
     assert environment_digest() != before
+    environment._digest_of.cache_clear()
+
+
+def test_digest_that_was_told_before_follows_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "_places", lambda: (str(tmp_path),))
+    told = [environment_digest()]
+    info = tmp_path / "some-1.0.dist-info"
+    info.mkdir()
+    for checksum in ("abc", "abd"):
+        (info / "RECORD").write_text(f"some/a.py,sha256={checksum},300\nsome-1.0.dist-info/METADATA,,\n")
+        told.append(environment_digest())
+        assert environment_digest() == told[-1]
+    assert len(set(told)) == len(told)
