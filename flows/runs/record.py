@@ -27,6 +27,7 @@ from storage.artifacts.records import Run, RunStage, RunState, now
 from storage.artifacts.run_log import RunLog
 from storage.artifacts.store import Store
 from storage.errors import Fault, InputError
+from storage.wording import duration
 from tasks.core.loggers import LOGGERS
 
 log = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ def log_line(event: Event) -> str:
     if isinstance(event, StageStarted):
         return f"{event.time} stage {event.number} of {event.of}, {event.stage}, begins"
     if isinstance(event, StageFinished):
-        end = f"{event.state}, {event.seconds:.1f} s"
+        end = f"{event.state}, {duration(event.seconds)}"
         return f"{event.time} stage {event.number} of {event.of}, {event.stage}: {end}"
     if isinstance(event, RunFinished):
         return f"{event.time} run {event.run}: {event.state}{f': {event.error}' if event.error else ''}"

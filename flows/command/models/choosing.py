@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 from flows.command.store.finding import find_artifact, newest_of
 from flows.stages import STAGES
-from flows.tables import age
 from storage.artifacts.layout import NAME
 from storage.artifacts.records import Manifest, Run
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.upkeep.keeping import recipe_of
 from storage.errors import InputError
+from storage.wording import age
 
 MODEL_STAGE = "train"
 

@@ -11,12 +11,13 @@ from typing import Any
 from flows.command.output import print_json
 from flows.command.store.finding import existing_store, find_run
 from flows.runs.record import BEAT_SECONDS, state_of
-from flows.tables import age, duration, text_table
+from flows.tables import text_table
 from storage.artifacts.processes import host_identity, start_of_process
 from storage.artifacts.records import Run, RunStage
 from storage.artifacts.run_log import read_log
 from storage.artifacts.store import Store
 from storage.errors import InputError
+from storage.wording import age, duration, progress_text
 
 FOLLOW_SECONDS = 1.0
 
@@ -145,8 +146,8 @@ def _status_row(found: dict[str, Any]) -> dict[str, str]:
 
 
 def _progress_text(found: dict[str, Any]) -> str:
-    so_far = [f"{found['done']:,} of {found['total']:,} {found['unit']}"] if found["total"] else []
-    return ", ".join([*so_far, *filter(None, [found["note"]])])
+    so_far = progress_text(found["done"], found["total"], found["unit"])
+    return ", ".join(filter(None, [so_far, found["note"]]))
 
 
 def _place(run: Run) -> str:

@@ -18,6 +18,7 @@ from flows.runs.request import RUN_COMMAND, Request, new_run_id
 from flows.runs.run_stages import record_cached_run
 from flows.service import settings
 from storage.errors import InputError
+from storage.wording import progress_text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -114,5 +115,6 @@ def _place(heard: dict[type[Event], Event]) -> str:
         return ""
     place = f"stopped in {stage.stage}, stage {stage.number} of {stage.of}"
     if isinstance(progress, StageProgress) and progress.stage == stage.stage:
-        place += f", at {progress.done:,} of {progress.total:,} {progress.unit}"
+        so_far = progress_text(progress.done, progress.total, progress.unit)
+        place += f", at {so_far}" if so_far else ""
     return f"{place}; "

@@ -11,7 +11,7 @@ from flows.command.running.asked import asked
 from flows.command.running.run import run_request
 from flows.recipes.smoke import smoke_changes
 from flows.runs.request import Request, open_store
-from flows.tables import counted
+from storage.wording import counted
 from tasks.core.loggers import LOGGERS
 
 FOLDER = "smoke"

@@ -15,11 +15,12 @@ from flows.runs.record import state_of
 from flows.runs.request import store_option
 from flows.stages import STAGES, all_stages
 from flows.summary import describe, tables
-from flows.tables import duration, size, text_table
+from flows.tables import text_table
 from storage.artifacts import lineage as lineages
 from storage.artifacts.records import Run, RunStage, RunState
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, CorruptRecordError
+from storage.wording import duration, progress_text, size
 from tasks.core.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class _Damage:
 
 
 def _stage_row(store: Store, stage: RunStage, run_state: RunState, damage: _Damage) -> dict[str, Any]:
-    holds = f"{stage.done:,} of {stage.total:,} {stage.unit}" if stage.total and not stage.key else ""
+    holds = "" if stage.key else progress_text(stage.done, stage.total, stage.unit)
     if stage.key:
         holds = "DAMAGED"
         with damage.noted():
@@ -182,7 +183,7 @@ def _show_artifact(artifact: Artifact, options: argparse.Namespace) -> int:
         print(f"{manifest.stage:16} {manifest.content_digest}")
     else:
         print(f"{artifact.ref}  version {manifest.version}  digest {manifest.content_digest}")
-        print(f"made {manifest.finished} in {manifest.seconds} s by run {manifest.run_id}")
+        print(f"made {manifest.finished} in {duration(manifest.seconds)} by run {manifest.run_id}")
         print(f"code {manifest.code_commit or 'unknown'}")
         for role, ref in manifest.inputs.items():
             print(f"from {role}: {ref.stage}/{ref.key}")

@@ -8,10 +8,11 @@ from pathlib import Path
 from flows.command.output import print_json
 from flows.command.store.finding import existing_store, find_artifact, readable_pins
 from flows.stages import STAGES
-from flows.tables import age, counted, size, text_table
+from flows.tables import text_table
 from storage.artifacts.upkeep.gc import Garbage, collect, survey
 from storage.artifacts.upkeep.verify import verify_store
 from storage.errors import InputError
+from storage.wording import age, counted, size
 
 
 def verify(options: argparse.Namespace) -> int:

@@ -75,7 +75,7 @@ def test_rows_of_numbers_and_words_stay_a_table() -> None:
     ("seen", "said"),
     [
         ((None, None, "steps"), ""),
-        ((2.0, 200.0, "steps"), "2.0 steps a second, about 3 min left"),
+        ((2.0, 200.0, "steps"), "2.0 steps a second, about 3.3 min left"),
         ((0.2, 20.0, "shards"), "5.0 s for each of the shards, about 20 s left"),
         ((10.0, 0.0, "shards"), "10.0 shards a second"),
     ],
