@@ -99,7 +99,7 @@ def lineage(options: argparse.Namespace) -> int:
 
 def print_run(store: Store, found: Run) -> int:
     """Print what a run did, stage by stage, and its results; return 1 if some of that is damaged."""
-    damage = _Damage()
+    damage = _Damage(store)
     state = state_of(found)
     print(f"run {found.run_id}, recipe {found.recipe_name}, {state}{': ' + found.error if found.error else ''}")
     print(text_table([_stage_row(store, stage, state, damage) for stage in found.stages]))
@@ -111,7 +111,7 @@ def print_run(store: Store, found: Run) -> int:
 
 def print_results(store: Store, found: Run) -> int:
     """Print what people look for first after a run, and where it lies; return 1 if some of that is damaged."""
-    damage = _Damage()
+    damage = _Damage(store)
     _print_results(store, found, damage, cut=True)
     return damage.told()
 
@@ -119,7 +119,8 @@ def print_results(store: Store, found: Run) -> int:
 class _Damage:
     """Collects what is damaged while the rest is shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.messages: list[str] = []
 
     @contextlib.contextmanager
@@ -133,7 +134,8 @@ class _Damage:
         for message in self.messages:
             log.warning("%s", message)
         if self.messages:
-            print("some of this run is damaged, see above; `pile verify` reads all of the store", file=sys.stderr)
+            verify = f"pile verify{store_option(self.store)}"
+            print(f"some of this run is damaged, see above; `{verify}` reads all of the store", file=sys.stderr)
         return 1 if self.messages else 0
 
 

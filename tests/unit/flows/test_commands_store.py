@@ -79,7 +79,7 @@ def test_show_of_a_run_with_a_damaged_artifact_shows_the_others(store: Store, wa
     assert rows["download"].endswith("DAMAGED")
     assert rows["filter"].endswith("1 document")
     assert f"{store.url}/{folder}/" in found.stderr
-    assert "`pile verify` reads all" in found.stderr
+    assert f"`pile verify --store {store.url}` reads all" in found.stderr
 
 
 def test_show_of_a_sound_run_says_nothing_of_damage(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,9 +130,13 @@ def test_run_whose_record_was_renamed_is_found_by_its_id(store: Store, name: str
 def test_show_without_runs_says_so(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     make_artifact(store, "download")
-    with pytest.raises(InputError, match=f"^there is no run in {store.url}; see"):
+    with pytest.raises(
+        InputError, match=f"^there is no run in {store.url}; see `pile ls --runs --store {store.url}`"
+    ):
         call(store, "show")
-    with pytest.raises(InputError, match=f"^there is no run 'x' in {store.url}; see"):
+    with pytest.raises(
+        InputError, match=f"^there is no run 'x' in {store.url}; see `pile ls --runs --store {store.url}`"
+    ):
         call(store, "show", "x")
 
 
