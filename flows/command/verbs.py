@@ -148,7 +148,9 @@ def _generate(parser: Parser) -> None:
 
 
 def _completion(parser: Parser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh"))
+    parser.add_argument(
+        "shell", choices=("bash", "zsh", "runs"), help="runs: the run ids of a store, which the script asks for"
+    )
 
 
 def _up(parser: Parser) -> None:
@@ -217,7 +219,7 @@ VERBS = {
         "continue texts with a trained or published model", "flows.command.models.generate:generate", _generate,
         example="pile generate --prompt 'def main(' --greedy",
     ),
-    "completion": Verb("print what makes a shell complete verbs, options, recipes and stages",
+    "completion": Verb("print what makes a shell complete verbs, options, recipes, stages and runs",
         "flows.command.completion:completion", _completion, has_json=False,
         example="source <(pile completion bash)",
     ),
