@@ -78,7 +78,7 @@ def _show(parser: Parser) -> None:
 
 
 def _lineage(parser: Parser) -> None:
-    parser.add_argument("what", help="stage/key, or a stage of the newest run")
+    parser.add_argument("what", help="stage/key, or a stage, for its result finished last")
 
 
 def _verify(parser: Parser) -> None:
@@ -101,7 +101,7 @@ def _gc(parser: Parser) -> None:
 
 def _pin(parser: Parser) -> None:
     parser.add_argument("name", nargs="?")
-    parser.add_argument("what", nargs="?", help="stage/key, or a stage of the newest run")
+    parser.add_argument("what", nargs="?", help="stage/key, or a stage, for its result finished last")
     parser.add_argument("--remove", action="store_true", help="remove the pin of this name")
 
 

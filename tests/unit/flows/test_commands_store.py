@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,22 @@ def test_run_whose_record_was_renamed_is_found_by_its_id(store: Store, name: str
     (folder / "sub").mkdir()
     (folder / "run-1.json").rename(folder / name)
     assert find_run(store, "run-1").run_id == "run-1"
+
+
+@pytest.mark.parametrize("verb", ["pin", "lineage"])
+def test_a_stage_means_its_result_finished_last_whatever_the_newest_run_took(
+    store: Store, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time.sleep(0.002)  # times of records are milliseconds
+    with monkeypatch.context() as patch:
+        patch.setitem(KEYS, "filter", "e" * 16)
+        newer = make_artifact(store, "filter")
+    write_run(store, "run-3")  # takes the older one again
+    assert call(store, verb, *(["mine"] if verb == "pin" else []), "filter") == 0
+    assert newer.ref in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([verb, "--help"])
+    assert "a stage, for its result finished last" in " ".join(capsys.readouterr().out.split())
 
 
 def test_show_without_runs_says_so(tmp_path: Path) -> None:
