@@ -86,8 +86,8 @@ def find_run(store: Store, what: str | None) -> Run:
             f"{', '.join(f'{store.url}/{path}' for path in paths)}; restore one, or show an artifact by its "
             f"stage/key, {_see(store)}"
         )
-    named = f"run {what!r}" if what else "run"
-    raise InputError(f"there is no {named} in {store.url}; {_see(store, 'ls --runs')}")
+    meant = f"run {what!r}" if what else "run"
+    raise InputError(f"there is no {meant} in {store.url}; {_see(store, 'ls --runs')}")
 
 
 def _see(store: Store, verb: str = "ls") -> str:
