@@ -8,6 +8,7 @@ from flows.runs.store_place import store_url
 from storage.artifacts.layout import RUNS
 from storage.backends.registry import open_backend
 from storage.errors import Fault, InputError
+from storage.registry import load
 
 RUN_IDS = "runs"
 """What a shell's script asks for when a run is to be completed: which there are changes all the time."""
@@ -17,9 +18,7 @@ def completion(options: argparse.Namespace) -> int:
     """Print the script of a shell, or for that script the run ids of a store."""
     if options.shell == RUN_IDS:
         return _print_run_ids(options.store)
-    from flows.command.completion_script import script  # noqa: PLC0415 - recipes; run ids must come at once
-
-    print(script(options.parser, options.shell))
+    print(load(options.script)(options.parser, options.shell))
     return 0
 
 

@@ -151,6 +151,7 @@ def _completion(parser: Parser) -> None:
     parser.add_argument(
         "shell", choices=("bash", "zsh", "runs"), help="runs: the run ids of a store, which the script asks for"
     )
+    parser.set_defaults(script=f"{SCRIPT}:script")  # brings recipes: run ids must come at once
 
 
 def _up(parser: Parser) -> None:
@@ -165,6 +166,7 @@ def _port(text: str) -> int:
 
 
 RUN, SMOKE, PLAN, CONTROL = (f"flows.command.running.{name}" for name in ("run", "smoke", "plan", "control"))
+SCRIPT = "flows.command.completion_script"
 SHOW, UPKEEP = "flows.command.store.show", "flows.command.store.upkeep"
 
 VERBS = {
