@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from flows.tables import age
 from storage.artifacts.attempts import Unfinished, unfinished_attempts
 from storage.artifacts.records import Attempt, Manifest, Run
 from storage.artifacts.store import Store
 from storage.config import Config
+from storage.wording import age
 from tasks.core.stage import Stage, attempt_progress, input_identity
 
 DIGEST = re.compile("[0-9a-f]{64}")

@@ -4,11 +4,12 @@ import base64
 import contextlib
 
 from flows.planning import StagePlan, make_plan
-from flows.runs.request import Request
+from flows.runs.request import Request, store_option
 from flows.summary import stage_rows, tables
-from flows.tables import counted, markdown_table
+from flows.tables import markdown_table
 from storage.artifacts.store import Artifact
 from storage.errors import Fault, InputError
+from storage.wording import counted, progress_text
 from tasks.core.context import Progress
 from tasks.core.markdown import fenced, inline, rows_markdown
 from tasks.core.prefect_task import stopped_state
@@ -49,7 +50,7 @@ class Report:
         """Return a view of progress that notes the step reached."""
 
         def progress(done: int, total: int, unit: str, note: str = "", /) -> None:
-            self.step = f"{done:,} of {total:,} {unit}"
+            self.step = progress_text(done, total, unit)
             inner(done, total, unit, note)
 
         return progress
@@ -88,7 +89,7 @@ class Report:
 
     def _stage_rows(self) -> list[dict[str, str]]:
         made = {row["stage"]: row for row in stage_rows(self.results)}
-        nothing = {"seconds": "", "artifact": "", "holds": ""}
+        nothing = {"time": "", "artifact": "", "holds": ""}
         rows = []
         for step in self.request.steps:
             name = step.stage.name
@@ -111,7 +112,8 @@ class Report:
                     f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r}, trust_remote_code=True)\n"
                     f"tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"
                 )
-                command = f"pile generate {result.artifact.ref} --prompt 'Once upon a time'"
+                where = store_option(self.request.store)
+                command = f"pile generate {result.artifact.ref} --prompt 'Once upon a time'{where}"
                 lines += ["", f"The model: `{folder}`", "", fenced(code), "", f"Or: `{command}`"]
         return lines
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flows.tables import counted, size
 from storage.artifacts.store import Artifact
+from storage.wording import counted, duration, size
 from tasks.core.context import TABLES
 from tasks.core.stage import StageResult
 
@@ -23,12 +23,12 @@ MAIN_COUNTS = {
 
 
 def stage_rows(results: Mapping[str, StageResult]) -> list[dict[str, str]]:
-    """Return one row of text per stage: stage, state, seconds, artifact, what it holds."""
+    """Return one row of text per stage: stage, state, time, artifact, what it holds."""
     return [
         {
             "stage": name,
             "state": "cached" if result.cached else "done",
-            "seconds": f"{result.seconds:.1f}",
+            "time": duration(result.seconds),
             "artifact": result.artifact.ref,
             "holds": describe(result.artifact.counts),
         }

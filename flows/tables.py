@@ -1,4 +1,4 @@
-"""Numbers and rows as text for people: on a terminal, and in Markdown."""
+"""Rows as text for people: on a terminal, and in Markdown."""
 
 from itertools import zip_longest
 from shutil import get_terminal_size
@@ -8,44 +8,8 @@ from typing import Any
 CELL_CHARACTERS = 100
 """Longer cells are cut in the summary page: a sampled text would widen it beyond the screen."""
 
-
 GAP = "  "
 """Between two columns of a text table."""
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, given in the plural: `1 file`, `2 files`."""
-    return f"{count:,} {noun if count != 1 else noun.removesuffix('s')}"
-
-
-def size(count: float) -> str:
-    """Return a number of bytes for people, in powers of ten."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people: `0.4 s`, `12 s`, `3:05`, `2:03:05`, `3 d 4 h`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d}"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours}:{minutes:02d}:{rest:02d}"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-def age(seconds: float) -> str:
-    """Return a span of time for people, in one unit: `3 days`."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= length:
-            return counted(int(seconds // length), unit)
-    return counted(max(0, int(seconds)), "seconds")
 
 
 def text_table(rows: list[dict[str, Any]], *, cut: bool = False) -> str:

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 
-from flows.console.wording import NAME_WIDTH, begin_line, finished_text, progress_text
+from flows.console.wording import NAME_WIDTH, begin_line, finished_text, how_it_goes
 from flows.runs.events import Event, RunStarted, StageFinished, StageProgress, StageStarted
 
 BETWEEN_SECONDS = 60.0
@@ -34,7 +34,7 @@ class PlainConsole:
             _say(_line(event, finished_text(event)))
         elif isinstance(event, StageProgress) and time.monotonic() - self.said >= BETWEEN_SECONDS:
             self.said = time.monotonic()
-            _say(_line(event, progress_text(event)))
+            _say(_line(event, how_it_goes(event)))
 
 
 def _line(event: StageStarted | StageProgress | StageFinished, text: str) -> str:

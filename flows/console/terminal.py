@@ -6,7 +6,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flows.console.wording import NAME_WIDTH, begin_line, finished_text, progress_text
+from flows.console.wording import NAME_WIDTH, begin_line, finished_text, how_it_goes
 from flows.runs.events import Event, RunStarted, StageFinished, StageProgress, StageStarted
 
 BAR_WIDTH = 16
@@ -38,7 +38,7 @@ class TerminalConsole:
             self.live.update(self._line(event.stage, None, "begins"))
         elif isinstance(event, StageProgress):
             share = event.done / event.total if event.total else 0.0
-            self.live.update(self._line(event.stage, share, progress_text(event)))
+            self.live.update(self._line(event.stage, share, how_it_goes(event)))
         elif isinstance(event, StageFinished):
             self.live.update(Text(""))
             mark, style = MARKS.get(event.state, ("✗", "red"))

@@ -2,7 +2,7 @@
 
 from flows.runs.events import RunStarted, StageFinished, StageProgress
 from flows.summary import describe
-from flows.tables import duration, size
+from storage.wording import amount, duration, progress_text
 
 NAME_WIDTH = 15
 """Of the longest name of a stage, `train-tokenizer`."""
@@ -16,15 +16,9 @@ def begin_line(event: RunStarted) -> str:
     return f"run {event.run}: {event.recipe}, {len(event.stages)} stages, store {event.store}"
 
 
-def amount(count: float, unit: str) -> str:
-    """Return a number of something: bytes in powers of ten, others in full."""
-    return size(count) if unit.startswith("bytes") else f"{count:,.0f}"
-
-
-def progress_text(event: StageProgress) -> str:
+def how_it_goes(event: StageProgress) -> str:
     """Return how far a stage is, how fast, when it will be done, and what it says."""
-    of_what = event.unit.removeprefix("bytes").strip()
-    parts = [f"{amount(event.done, event.unit)}/{amount(event.total, event.unit)} {of_what}".rstrip()]
+    parts = [*filter(None, [progress_text(event.done, event.total, event.unit)])]
     if event.rate is not None:
         slow = event.rate < 10 and not event.unit.startswith("bytes")
         parts.append(f"{event.rate:.2g}/s" if slow else f"{amount(event.rate, event.unit)}/s")

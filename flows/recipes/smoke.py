@@ -5,12 +5,12 @@ from typing import Any
 
 from flows.recipes.schema import Recipe
 from flows.recipes.sizing import Corpus, has_gpu, vocabulary
-from flows.tables import size
 from model.families import estimate as paper
 from model.families.presets import PRESETS
 from model.training.config import TrainConfig, model_config_for
 from storage.sources.base import SplitFields
 from storage.sources.files import FilesConfig
+from storage.wording import size
 from tasks.download.config import DownloadConfig
 from tasks.pack.config import PackConfig
 from tasks.train_tokenizer.config import TrainTokenizerConfig

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from storage.backends.base import StoreBackend
 from storage.errors import StoreAwayError
+from storage.wording import duration
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ class PatientBackend(StoreBackend):
             if self._away_since is not None or self._stopped:
                 return
             self._away_since = time.monotonic()
-        log.warning("the store does not answer (%s); trying again for up to %s", error, _duration(self.patience))
+        log.warning("the store does not answer (%s); trying again for up to %s", error, duration(self.patience))
 
     def _note_answer(self) -> None:
         if self._away_since is None:  # nearly always, so without the lock
@@ -194,7 +195,7 @@ class PatientBackend(StoreBackend):
         with self._lock:
             since, self._away_since = self._away_since, None
         if since is not None:
-            log.warning("the store answers again after %s", _duration(time.monotonic() - since))
+            log.warning("the store answers again after %s", duration(time.monotonic() - since))
 
     def _given_up(self, error: Exception) -> StoreAwayError:
         if self._stopped:
@@ -202,10 +203,6 @@ class PatientBackend(StoreBackend):
                 f"the store must answer, but it is away, and waiting for it was called off: {error}"
             )
         return StoreAwayError(
-            f"the store must answer, but it did not for {_duration(self.patience)}: {error}; run again when it "
+            f"the store must answer, but it did not for {duration(self.patience)}: {error}; run again when it "
             f"does, or wait longer with execution.store_patience_minutes: what is finished is kept"
         )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

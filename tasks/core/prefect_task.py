@@ -31,6 +31,7 @@ from prefect.tasks import exponential_backoff
 from storage.artifacts.store import Artifact
 from storage.config import Config
 from storage.errors import InputError, LostWorkersError, StoreAwayError
+from storage.wording import duration, progress_text
 from tasks.core.context import TABLES
 from tasks.core.loggers import LOGGERS
 from tasks.core.markdown import is_prose, text_blocks
@@ -169,7 +170,7 @@ class _ProgressArtifact:
             return
         self.shown_at = clock
         pace = describe_pace(rate, left, unit)
-        text = ", ".join(filter(None, [self.place, f"{self.stage}: {done:,} of {total:,} {unit}", pace]))
+        text = ", ".join(filter(None, [self.place, f"{self.stage}: {progress_text(done, total, unit)}", pace]))
         # Threads report progress too; the artifact must belong to the run in whose context the task began.
         self.context.copy().run(self._show, 100.0 * done / total, text)
 
@@ -189,15 +190,8 @@ def describe_pace(rate: float | None, left: float | None, unit: str) -> str:
     """Return units per second and the seconds left in words; empty while they are unknown."""
     if rate is None or left is None:
         return ""
-    per = f"{rate:,.1f} {unit} a second" if rate >= 1 else f"{1 / rate:,.1f} s for each of the {unit}"
-    return f"{per}, about {_duration(left)} left" if left > 0 else per
-
-
-def _duration(seconds: float) -> str:
-    for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} s"
+    per = f"{rate:,.1f} {unit} a second" if rate >= 1 else f"{duration(1 / rate)} for each of the {unit}"
+    return f"{per}, about {duration(left)} left" if left > 0 else per
 
 
 def _show_tables(stage: Stage, artifact: Artifact) -> None:

@@ -11,7 +11,7 @@ from flows.command.models.this_machine import machine_lines, machine_numbers, me
 from flows.command.output import print_json
 from flows.recipes.reading import find_recipe, is_recipe_file
 from flows.recipes.registry import RECIPES
-from flows.tables import counted, text_table
+from flows.tables import text_table
 from model.families import estimate as paper
 from model.families.base import ModelConfig
 from model.families.formulas import Formulas
@@ -20,6 +20,7 @@ from model.families.registry import family_of
 from model.training.config import TrainConfig, model_config_for
 from storage.errors import InputError
 from storage.suggestions import did_you_mean
+from storage.wording import counted
 from tasks.pack.config import PackConfig
 from tasks.train_tokenizer.config import TrainTokenizerConfig
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.runs.request import open_store
-from flows.tables import size
 from model.families import estimate as paper
 from model.families.base import ModelConfig
 from storage.config import Config
+from storage.wording import duration, size
 from tasks.core.execution import Execution
 
 CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
@@ -70,7 +70,7 @@ def machine_lines(numbers: dict[str, Any]) -> list[str]:
     ]
     if timed:
         lines.append(
-            f"about {timed['seconds'] / 60:,.1f} minutes, as fast as {timed['artifact']} in this store "
+            f"about {duration(timed['seconds'])}, as fast as {timed['artifact']} in this store "
             f"({timed['steps_per_second']:.3g} steps/s)"
         )
     elif numbers["fits"]:

@@ -11,8 +11,8 @@ from typing import Any
 from flows.recipes.reading import find_recipe, parse_override
 from flows.recipes.sizing import PATTERNS, Corpus, has_gpu, own_sizes
 from flows.runs.request import Request, command_text
-from flows.tables import size
 from storage.errors import InputError
+from storage.wording import size
 
 OWN_FILES = "own-files"
 """The recipe whose sizes follow from the files that it is given."""

@@ -11,12 +11,14 @@ from typing import Any
 from flows.command.output import print_json
 from flows.command.store.finding import existing_store, find_run
 from flows.runs.record import BEAT_SECONDS, state_of
-from flows.tables import age, duration, text_table
+from flows.runs.request import store_option
+from flows.tables import text_table
 from storage.artifacts.processes import host_identity, start_of_process
 from storage.artifacts.records import Run, RunStage
 from storage.artifacts.run_log import read_log
 from storage.artifacts.store import Store
 from storage.errors import InputError
+from storage.wording import age, duration, progress_text
 
 FOLLOW_SECONDS = 1.0
 
@@ -65,7 +67,7 @@ def cancel(options: argparse.Namespace) -> int:
     run = _run_to_cancel(store, options.run)
     if not _signalled(run):
         store.ask_to_stop(run.run_id)
-        print(f"{run.run_id} runs on {run.host} and looks every {BEAT_SECONDS:.0f} s", file=sys.stderr)
+        print(f"{run.run_id} runs on {run.host} and looks every {duration(BEAT_SECONDS)}", file=sys.stderr)
     end = time.monotonic() + STOP_SECONDS
     while (state := state_of(run)) == "running" and time.monotonic() < end:
         time.sleep(FOLLOW_SECONDS / 2)
@@ -73,7 +75,8 @@ def cancel(options: argparse.Namespace) -> int:
     if options.json:
         print_json(_status(run))
     elif state == "running":
-        print(f"{run.run_id} still runs after {STOP_SECONDS:.0f} s; see `pile logs {run.run_id}`", file=sys.stderr)
+        see = f"pile logs {run.run_id}{store_option(store)}"
+        print(f"{run.run_id} still runs after {duration(STOP_SECONDS)}; see `{see}`", file=sys.stderr)
     else:
         way_on = f"; continue with: {run.command}" if state != "done" else " before it was told"
         print(f"{run.run_id}: {state}{_place(run)}{way_on}")
@@ -96,7 +99,10 @@ def _run_to_cancel(store: Store, wanted: str | None) -> Run:
     if wanted:
         run = find_run(store, wanted)
         if (state := state_of(run)) != "running":
-            raise InputError(f"a run to cancel must be running, found {run.run_id}: {state}; see `pile status`")
+            raise InputError(
+                f"a run to cancel must be running, found {run.run_id}: {state}; "
+                f"see `pile status{store_option(store)}`"
+            )
         return run
     running = [run for run in store.runs() if state_of(run) == "running"]
     if len(running) != 1:
@@ -145,8 +151,8 @@ def _status_row(found: dict[str, Any]) -> dict[str, str]:
 
 
 def _progress_text(found: dict[str, Any]) -> str:
-    so_far = [f"{found['done']:,} of {found['total']:,} {found['unit']}"] if found["total"] else []
-    return ", ".join([*so_far, *filter(None, [found["note"]])])
+    so_far = progress_text(found["done"], found["total"], found["unit"])
+    return ", ".join(filter(None, [so_far, found["note"]]))
 
 
 def _place(run: Run) -> str:

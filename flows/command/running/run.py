@@ -14,12 +14,15 @@ from flows.console.json_lines import JsonLines
 from flows.console.plain import PlainConsole
 from flows.planning import attempt_lines, make_plan
 from flows.runs.events import Event, Listener, RunFinished, StageProgress, StageStarted, listening
+from flows.runs.log_lines import kept_until_the_run_begins
 from flows.runs.request import RUN_COMMAND, Request, new_run_id
 from flows.runs.run_stages import record_cached_run
 from flows.service import settings
 from storage.errors import InputError
+from storage.wording import progress_text
 
 
+@kept_until_the_run_begins()
 def run(options: argparse.Namespace) -> int:
     """Run a recipe: through Prefect, or not at all when every stage is finished."""
     request = asked(options, options.target, options.force)
@@ -114,5 +117,6 @@ def _place(heard: dict[type[Event], Event]) -> str:
         return ""
     place = f"stopped in {stage.stage}, stage {stage.number} of {stage.of}"
     if isinstance(progress, StageProgress) and progress.stage == stage.stage:
-        place += f", at {progress.done:,} of {progress.total:,} {progress.unit}"
+        so_far = progress_text(progress.done, progress.total, progress.unit)
+        place += f", at {so_far}" if so_far else ""
     return f"{place}; "

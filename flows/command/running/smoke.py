@@ -10,14 +10,16 @@ from dataclasses import replace
 from flows.command.running.asked import asked
 from flows.command.running.run import run_request
 from flows.recipes.smoke import smoke_changes
+from flows.runs.log_lines import kept_until_the_run_begins
 from flows.runs.request import Request, open_store
-from flows.tables import counted
+from storage.wording import counted
 from tasks.core.loggers import LOGGERS
 
 FOLDER = "smoke"
 """Where it lies: what was found once is not made again by the next try, and nothing else looks there."""
 
 
+@kept_until_the_run_begins()
 def smoke(options: argparse.Namespace) -> int:
     """Send a sample through every stage, and say what would go wrong in the run itself."""
     request = asked(options, options.target)

@@ -15,11 +15,12 @@ from flows.runs.record import state_of
 from flows.runs.request import store_option
 from flows.stages import STAGES, all_stages
 from flows.summary import describe, tables
-from flows.tables import duration, size, text_table
+from flows.tables import text_table
 from storage.artifacts import lineage as lineages
 from storage.artifacts.records import Run, RunStage, RunState
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, CorruptRecordError
+from storage.wording import duration, progress_text, size
 from tasks.core.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def lineage(options: argparse.Namespace) -> int:
 
 def print_run(store: Store, found: Run) -> int:
     """Print what a run did, stage by stage, and its results; return 1 if some of that is damaged."""
-    damage = _Damage()
+    damage = _Damage(store)
     state = state_of(found)
     print(f"run {found.run_id}, recipe {found.recipe_name}, {state}{': ' + found.error if found.error else ''}")
     print(text_table([_stage_row(store, stage, state, damage) for stage in found.stages]))
@@ -110,7 +111,7 @@ def print_run(store: Store, found: Run) -> int:
 
 def print_results(store: Store, found: Run) -> int:
     """Print what people look for first after a run, and where it lies; return 1 if some of that is damaged."""
-    damage = _Damage()
+    damage = _Damage(store)
     _print_results(store, found, damage, cut=True)
     return damage.told()
 
@@ -118,7 +119,8 @@ def print_results(store: Store, found: Run) -> int:
 class _Damage:
     """Collects what is damaged while the rest is shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.messages: list[str] = []
 
     @contextlib.contextmanager
@@ -132,12 +134,13 @@ class _Damage:
         for message in self.messages:
             log.warning("%s", message)
         if self.messages:
-            print("some of this run is damaged, see above; `pile verify` reads all of the store", file=sys.stderr)
+            verify = f"pile verify{store_option(self.store)}"
+            print(f"some of this run is damaged, see above; `{verify}` reads all of the store", file=sys.stderr)
         return 1 if self.messages else 0
 
 
 def _stage_row(store: Store, stage: RunStage, run_state: RunState, damage: _Damage) -> dict[str, Any]:
-    holds = f"{stage.done:,} of {stage.total:,} {stage.unit}" if stage.total and not stage.key else ""
+    holds = "" if stage.key else progress_text(stage.done, stage.total, stage.unit)
     if stage.key:
         holds = "DAMAGED"
         with damage.noted():
@@ -182,7 +185,7 @@ def _show_artifact(artifact: Artifact, options: argparse.Namespace) -> int:
         print(f"{manifest.stage:16} {manifest.content_digest}")
     else:
         print(f"{artifact.ref}  version {manifest.version}  digest {manifest.content_digest}")
-        print(f"made {manifest.finished} in {manifest.seconds} s by run {manifest.run_id}")
+        print(f"made {manifest.finished} in {duration(manifest.seconds)} by run {manifest.run_id}")
         print(f"code {manifest.code_commit or 'unknown'}")
         for role, ref in manifest.inputs.items():
             print(f"from {role}: {ref.stage}/{ref.key}")

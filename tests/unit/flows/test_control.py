@@ -84,7 +84,7 @@ def test_status_says_what_runs_how_far_and_how_long(
     text = " ".join(capsys.readouterr().out.split())
     assert "at-work demo" in text
     assert "120 of 400 steps" in text
-    assert "1:36 left" in text
+    assert "96 s left" in text
     assert "done-before" not in text
 
 
