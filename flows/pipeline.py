@@ -21,6 +21,7 @@ from flows.parameters import RecipeName, StageName, TargetName, introduce, run_n
 from flows.run_report import Report, failure
 from flows.runs.request import Request, new_run_id
 from flows.runs.run_stages import run_stages
+from flows.worker_output import outlive_worker
 from storage.artifacts.store import Artifact
 from tasks.core.context import Progress
 from tasks.core.prefect_task import run_as_task, stopped_state
@@ -50,6 +51,7 @@ def pile_pipeline(
 
     Returns: the run's id, of which `pile show <id>` prints what it did; if it was stopped, the state of that name.
     """
+    outlive_worker()
     introduce(recipe, overrides, target, force)
     try:
         request = Request.checked(recipe, overrides, target, force or [], store).under_way()

@@ -27,7 +27,8 @@ def test_folders_that_hide_nothing_are_taken(tmp_path: Path) -> None:
 
 
 def test_prefect_is_not_imported_before_the_address_of_the_server_is_set() -> None:
-    code = "import sys, flows.command.up; sys.exit('prefect' in sys.modules)"  # it reads its settings when imported
+    # Prefect reads its settings when it is imported.
+    code = "import sys, flows.command.up; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
