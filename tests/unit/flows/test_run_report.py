@@ -47,6 +47,7 @@ def stop(report: Report, error: BaseException) -> list[str]:
             "failed",
         ),
         (KeyError("x"), "**Failed** in **filter** at 1,200 of 4,000 shards: KeyError: 'x'", "failed"),
+        (SystemExit(1), "**Failed** in **filter** at 1,200 of 4,000 shards: SystemExit: 1", "failed"),
     ],
 )
 def test_page_of_a_stopped_run_says_first_why_and_at_which_step(
@@ -56,6 +57,21 @@ def test_page_of_a_stopped_run_says_first_why_and_at_which_step(
     assert lines[0].startswith(first)
     assert any(line.startswith("| download | cached |") for line in lines)
     assert any(line.startswith(f"| filter | {state} |") for line in lines)
+
+
+def test_page_lists_why_stages_ran_below_the_table_whose_lines_are_not_broken(report: Report) -> None:
+    report.reasons = {"download": "never asked for", "filter": "differs from filter/k; filter.subsets a -> b | c"}
+    lines = stop(report, Fault("the store is away"))
+    assert "| stage | state | seconds | artifact | holds |" in lines
+    assert lines[-2:] == ["", "- **filter**: differs from filter/k; filter.subsets a -\\> b \\| c"]
+
+
+def test_page_names_stages_together_that_ran_for_one_reason(report: Report) -> None:
+    report.reasons = dict.fromkeys(("download", "filter"), "what it reads is new")
+    artifact = SimpleNamespace(ref="download/k", counts={})
+    report.results["download"] = SimpleNamespace(artifact=artifact, cached=False, seconds=1.0)
+    report.begins("filter")
+    assert report.markdown().splitlines()[-1] == "- **download, filter**: what it reads is new"
 
 
 def test_page_of_a_refused_run_says_what_was_wrong_without_an_exceptions_name() -> None:
