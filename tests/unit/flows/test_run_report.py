@@ -9,6 +9,7 @@ from prefect.exceptions import TerminationSignal
 from flows.run_report import Report, failure
 from flows.runs.request import Request
 from storage.errors import Fault, InputError
+from tasks.core import prefect_task
 from tasks.core.markdown import rows_markdown
 from tasks.core.prefect_task import describe_pace
 from tasks.core.stopping import Terminated
@@ -98,3 +99,22 @@ def test_rows_of_numbers_and_words_stay_a_table() -> None:
 )
 def test_pace_is_a_rate_and_the_time_left(seen, said: str) -> None:
     assert describe_pace(*seen) == said
+
+
+def test_progress_is_not_tried_again_soon_on_a_server_that_did_not_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries, seen = [], []
+
+    def refuse(**shown: object) -> None:
+        tries.append(shown)
+        raise OSError("no server")
+
+    monkeypatch.setattr(prefect_task, "create_progress_artifact", refuse)
+    monkeypatch.setattr(prefect_task, "PROGRESS_SECONDS", 0.0)
+    progress = prefect_task._ProgressArtifact(
+        "train", "stage 7 of 9", SimpleNamespace(progress=lambda *of: seen.append(of))
+    )
+    for step in (1, 2, 3):
+        progress(step, 3, "steps")
+    assert (len(tries), len(seen)) == (1, 3)
