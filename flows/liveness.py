@@ -8,6 +8,8 @@ looks for runs of this machine whose process is gone; runs of other machines are
 import contextlib
 import logging
 import os
+import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 
 HOST, MACHINE, PROCESS, START = "pile.host", "pile.machine", "pile.process", "pile.process-start"
 UNDER_WAY = [StateType.RUNNING, StateType.CANCELLING]
+CANCEL_SECONDS = 60.0
+"""A worker stops a run that is cancelled sooner. One that was started again does not know what ran before it."""
+
 PAGE = 200
 """Runs asked for at once, the most that a Prefect server gives."""
 
@@ -57,6 +62,28 @@ def mark_dead_runs(flow_name: str) -> list[str]:
                 marked.append(run.name)
         _mark_tasks(client, FlowRunFilter(state=_in_state(StateType.CRASHED)), "its run has crashed")
     return marked
+
+
+def stop_cancelled_runs(flow_name: str, told: set[UUID]) -> list[str]:
+    """Stop runs on this machine that work on though they were cancelled a while ago; return their names.
+
+    `told` keeps those that were told from call to call: a second signal would disturb what they save.
+    """
+    stopped = []
+    with get_client(sync_client=True) as client:
+        for run in _under_way(client, flow_name):
+            if run.id not in told and _works_on(run):
+                told.add(run.id)
+                os.kill(int(run.labels[PROCESS]), signal.SIGTERM)
+                stopped.append(run.name)
+    return stopped
+
+
+def _works_on(run: FlowRun) -> bool:
+    if run.state is None or run.state.type != StateType.CANCELLING or run.labels.get(HOST) != host_identity():
+        return False
+    waited = (datetime.now(UTC) - run.state.timestamp).total_seconds()
+    return waited > CANCEL_SECONDS and bool(run.labels.get(START)) and not _death(run)
 
 
 def _under_way(client: SyncPrefectClient, flow_name: str) -> list[FlowRun]:

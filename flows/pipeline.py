@@ -22,6 +22,7 @@ from flows.run_report import Report, failure
 from flows.runs.log_lines import kept_until_the_run_begins
 from flows.runs.request import Request, new_run_id
 from flows.runs.run_stages import run_stages
+from flows.worker_output import outlive_worker
 from storage.artifacts.store import Artifact
 from tasks.core.context import Progress
 from tasks.core.prefect_task import run_as_task, stopped_state
@@ -51,6 +52,7 @@ def pile_pipeline(
 
     Returns: the run's id, of which `pile show <id>` prints what it did; if it was stopped, the state of that name.
     """
+    outlive_worker()
     with kept_until_the_run_begins():
         return _run(recipe, overrides, target, force or [], store)
 

@@ -14,6 +14,7 @@ from tasks.core.context import Progress
 from tasks.core.markdown import fenced, inline, rows_markdown
 from tasks.core.prefect_task import stopped_state
 from tasks.core.stage import StageResult
+from tasks.core.stopping import state_after
 
 CHANGES_SHOWN = 4
 """Changed fields that the summary names of one stage; `pile plan` names all."""
@@ -66,6 +67,7 @@ class Report:
             *self._taken_away(),
             "",
             *markdown_table(self._stage_rows()),
+            *self._why(),
         ]
         for step in request.steps:
             if step.stage.highlight and step.stage.name in self.results:
@@ -82,9 +84,9 @@ class Report:
         place = ""
         if self.stage and self.stage not in self.results:
             place = f" in **{self.stage}**" + (f" at {self.step}" if self.step else "")
-        if isinstance(self.ended, Exception):
-            return failure(self.ended, place)
         word = _word(self.ended)
+        if word == "Failed":
+            return failure(self.ended, place)
         return f"**{word}**{place}; the next run continues from the parts that are finished."
 
     def _stage_rows(self) -> list[dict[str, str]]:
@@ -96,10 +98,20 @@ class Report:
             state = "not reached"
             if name == self.stage and self.ended is not None:
                 state = _word(self.ended).lower()
-            row = made.get(name) or {"stage": name, "state": state, **nothing}
-            why = "" if row["state"] == "cached" else self.reasons.get(name, "")
-            rows.append({"stage": name, "state": row["state"], "why": why, **row})
+            rows.append(made.get(name) or {"stage": name, "state": state, **nothing})
         return rows
+
+    def _why(self) -> list[str]:
+        """Return a list of why stages ran. Not a column: the UI breaks no lines in tables and cuts wide ones."""
+        of_reason: dict[str, list[str]] = {}
+        for step in self.request.steps:
+            name = step.stage.name
+            result = self.results.get(name)
+            ran = not result.cached if result else name == self.stage
+            if ran and name in self.reasons:
+                of_reason.setdefault(self.reasons[name], []).append(name)
+        items = [f"- **{', '.join(names)}**: {inline(reason)}" for reason, names in of_reason.items()]
+        return ["", "Why they ran:", "", *items] if items else []
 
     def _taken_away(self) -> list[str]:
         lines = []
@@ -109,8 +121,9 @@ class Report:
                 folder = result.artifact.open_folder(step.stage.result)
                 code = (
                     "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-                    f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r}, trust_remote_code=True)\n"
-                    f"tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"
+                    f"folder = {str(folder)!r}\n"
+                    "model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)\n"
+                    "tokenizer = AutoTokenizer.from_pretrained(folder)"
                 )
                 where = store_option(self.request.store)
                 command = f"pile generate {result.artifact.ref} --prompt 'Once upon a time'{where}"
@@ -118,14 +131,14 @@ class Report:
         return lines
 
 
-def failure(error: Exception, place: str = "") -> str:
+def failure(error: BaseException, place: str = "") -> str:
     """Return the line that says that and why a run failed; `place` is where, with a blank before it."""
     kind = "" if isinstance(error, InputError | Fault) else f"{type(error).__name__}: "
     return f"**Failed**{place}: {kind}{inline(str(error))}"
 
 
 def _word(error: BaseException) -> str:
-    return "Failed" if isinstance(error, Exception) else str(stopped_state(error).name)
+    return "Failed" if state_after(error) == "failed" else str(stopped_state(error).name)
 
 
 def _reasons(request: Request) -> dict[str, str]:

@@ -3,7 +3,6 @@
 A server started from nothing would import again what the flow's process has imported, two seconds of CPU.
 """
 
-import ctypes
 import logging
 import os
 import signal
@@ -14,10 +13,8 @@ from typing import Any
 
 from prefect.context import refresh_global_settings_context
 
+from flows.service.parent import end_with_parent
 from flows.service.settings import embedded_server, quick_imports
-
-PR_SET_PDEATHSIG = 1
-"""Number of the Linux call that asks for a signal when the parent dies (prctl(2))."""
 
 USED = ("/admin", "/flows", "/flow_runs", "/task_runs", "/logs", "/artifacts", "/events")
 """Parts of Prefect's API that a flow run asks for. FastAPI prepares a part when a request first passes it on the
@@ -41,11 +38,6 @@ def serve(listener: socket.socket, log_file: Path, parent: int, inherited: list[
         app = server.create_app(ephemeral=True)
     config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="on")
     uvicorn.Server(config).run(sockets=[listener])
-
-
-def end_with_parent() -> None:
-    """Have the system send SIGTERM to the present process when its parent ends, however that does."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _separate(log_file: Path, parent: int, inherited: list[int]) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from flows.service.server_process import end_with_parent
+from flows.service.parent import end_with_parent
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a service that ended is started again; the pause doubles each time."""

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 from flows.service.server import START_SECONDS, is_server
 from flows.service.settings import quiet_prefect
@@ -36,6 +37,8 @@ class LocalServices:
         self.port = port
         self.say = say
         self.services: list[Service] = []
+        self.told: set[UUID] = set()
+        """Runs that were told to stop."""
         self.environment = {
             **os.environ,
             **quiet_prefect(),
@@ -105,7 +108,7 @@ class LocalServices:
             )
 
     def _end_zombies(self, *, register: bool = False) -> None:
-        """Mark runs whose process is gone; have the server do so, too, from now on."""
+        """Mark runs whose process is gone, also have the server do so from now on; stop cancelled ones."""
         os.environ.update(self.environment)  # Prefect reads its settings when it is imported
         from flows.service import zombies  # noqa: PLC0415 - after the settings
 
@@ -113,6 +116,8 @@ class LocalServices:
             zombies.register()
         for name in zombies.mark_dead_runs(FLOW):
             self.say(f"run {name} is marked as crashed: its process is gone")
+        for name in zombies.stop_cancelled_runs(FLOW, self.told):
+            self.say(f"run {name} is told to stop: it was cancelled, but no worker of now started it")
 
     def _prefect(self, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
         return subprocess.run(

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from flows.liveness import mark_dead_runs
+from flows.liveness import mark_dead_runs, stop_cancelled_runs
 from flows.service.settings import HEARTBEAT_SECONDS, SILENT_SECONDS
 
 NAME = "pile: runs without heartbeats have crashed"
@@ -17,7 +17,7 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDS = ("Completed", "Cached", "Failed", "Cancelled", "Interrupted", "Crashed", "Cancelling", "AwaitingRetry")
 """Names of the states in which a run rightly sends no more heartbeats; an event is named after each."""
 
-__all__ = ["NAME", "automation", "mark_dead_runs", "register"]
+__all__ = ["NAME", "automation", "mark_dead_runs", "register", "stop_cancelled_runs"]
 
 
 def automation() -> AutomationCore:

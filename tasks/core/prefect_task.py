@@ -45,6 +45,10 @@ log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 2.0
 """At most one progress update in this time: each is a request to the Prefect server."""
 
+AWAY_SECONDS = 600.0
+"""No progress is shown for so long after the server did not take it: each try waits a minute for it, and meanwhile
+nobody reads what the trainer says."""
+
 
 def run_as_task(
     stage: Stage,
@@ -160,13 +164,14 @@ class _ProgressArtifact:
         self.context = contextvars.copy_context()
         self.artifact: UUID | None = None
         self.shown_at = 0.0
+        self.away_until = 0.0
         self.pace = Pace()
 
     def __call__(self, done: int, total: int, unit: str, note: str = "", /) -> None:
         self.inner(done, total, unit, note)
         clock = time.monotonic()
         rate, left = self.pace.of(done, total, unit)
-        if total <= 0 or (done < total and clock - self.shown_at < PROGRESS_SECONDS):
+        if total <= 0 or clock < self.away_until or (done < total and clock - self.shown_at < PROGRESS_SECONDS):
             return
         self.shown_at = clock
         pace = describe_pace(rate, left, unit)
@@ -183,6 +188,7 @@ class _ProgressArtifact:
             else:
                 update_progress_artifact(self.artifact, progress=percent, description=description)
         except Exception as error:  # noqa: BLE001 - a picture of the work must not stop the work
+            self.away_until = time.monotonic() + AWAY_SECONDS
             logging.getLogger(__name__).debug("progress was not shown: %s", error)
 
 

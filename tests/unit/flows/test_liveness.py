@@ -1,12 +1,16 @@
 """Which flow runs count as dead: on this machine by their process, on others never."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from flows import liveness
 from flows.liveness import HOST, MACHINE, PROCESS, START
@@ -64,3 +68,42 @@ def test_run_of_this_machine_before_it_was_started_again_is_dead() -> None:
 )
 def test_run_of_which_this_machine_cannot_know_is_left_alone(labels) -> None:
     assert liveness._death(run(**labels)) == ""
+
+
+def in_state(seconds_ago: float, kind: StateType = StateType.CANCELLING, **labels: Any) -> FlowRun:
+    since = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    return run(**labels).model_copy(update={"state": State.model_construct(type=kind, timestamp=since)})
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (in_state(61), True),
+        (in_state(5), False),
+        (in_state(61, StateType.RUNNING), False),
+        (in_state(61, host="elsewhere another-boot pid:[1]"), False),
+        (in_state(61, start="1"), False),
+        (in_state(61, start=""), False),
+    ],
+    ids=[
+        "overdue",
+        "its worker is about it",
+        "runs",
+        "other host",
+        "other process of its number",
+        "start unknown",
+    ],
+)
+def test_cancelled_run_is_stopped_that_works_on_unknown_to_any_worker(asked: FlowRun, expected: bool) -> None:
+    assert liveness._works_on(asked) is expected
+
+
+def test_cancelled_run_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals: list[tuple[int, int]] = []
+    overdue = in_state(61).model_copy(update={"id": uuid4(), "name": "demo"})
+    monkeypatch.setattr(liveness, "get_client", lambda **_: nullcontext())
+    monkeypatch.setattr(liveness, "_under_way", lambda *_: [overdue])
+    monkeypatch.setattr(liveness.os, "kill", lambda *sent: signals.append(sent))
+    told: set[UUID] = set()
+    assert [liveness.stop_cancelled_runs("f", told) for _ in range(2)] == [["demo"], []]
+    assert signals == [(os.getpid(), signal.SIGTERM)]

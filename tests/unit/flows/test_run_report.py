@@ -10,6 +10,7 @@ from prefect.exceptions import TerminationSignal
 from flows.run_report import Report, failure
 from flows.runs.request import Request
 from storage.errors import Fault, InputError
+from tasks.core import prefect_task
 from tasks.core.markdown import rows_markdown
 from tasks.core.prefect_task import describe_pace
 from tasks.core.stopping import Terminated
@@ -48,6 +49,7 @@ def stop(report: Report, error: BaseException) -> list[str]:
             "failed",
         ),
         (KeyError("x"), "**Failed** in **filter** at 1,200 of 4,000 shards: KeyError: 'x'", "failed"),
+        (SystemExit(1), "**Failed** in **filter** at 1,200 of 4,000 shards: SystemExit: 1", "failed"),
     ],
 )
 def test_page_of_a_stopped_run_says_first_why_and_at_which_step(
@@ -74,6 +76,21 @@ def test_command_for_the_model_names_the_store_where_it_must(
     assert f"Or: `pile generate publish/k --prompt 'Once upon a time'{where}`" in report.markdown()
 
 
+def test_page_lists_why_stages_ran_below_the_table_whose_lines_are_not_broken(report: Report) -> None:
+    report.reasons = {"download": "never asked for", "filter": "differs from filter/k; filter.subsets a -> b | c"}
+    lines = stop(report, Fault("the store is away"))
+    assert "| stage | state | time | artifact | holds |" in lines
+    assert lines[-2:] == ["", "- **filter**: differs from filter/k; filter.subsets a -\\> b \\| c"]
+
+
+def test_page_names_stages_together_that_ran_for_one_reason(report: Report) -> None:
+    report.reasons = dict.fromkeys(("download", "filter"), "what it reads is new")
+    artifact = SimpleNamespace(ref="download/k", counts={})
+    report.results["download"] = SimpleNamespace(artifact=artifact, cached=False, seconds=1.0)
+    report.begins("filter")
+    assert report.markdown().splitlines()[-1] == "- **download, filter**: what it reads is new"
+
+
 def test_page_of_a_refused_run_says_what_was_wrong_without_an_exceptions_name() -> None:
     assert failure(InputError("no such recipe")) == "**Failed**: no such recipe"
 
@@ -98,3 +115,22 @@ def test_rows_of_numbers_and_words_stay_a_table() -> None:
 )
 def test_pace_is_a_rate_and_the_time_left(seen, said: str) -> None:
     assert describe_pace(*seen) == said
+
+
+def test_progress_is_not_tried_again_soon_on_a_server_that_did_not_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries, seen = [], []
+
+    def refuse(**shown: object) -> None:
+        tries.append(shown)
+        raise OSError("no server")
+
+    monkeypatch.setattr(prefect_task, "create_progress_artifact", refuse)
+    monkeypatch.setattr(prefect_task, "PROGRESS_SECONDS", 0.0)
+    progress = prefect_task._ProgressArtifact(
+        "train", "stage 7 of 9", SimpleNamespace(progress=lambda *of: seen.append(of))
+    )
+    for step in (1, 2, 3):
+        progress(step, 3, "steps")
+    assert (len(tries), len(seen)) == (1, 3)

@@ -1,5 +1,7 @@
 """What `pile up` asks of the folder that it is started in."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,12 @@ def test_folders_that_hide_nothing_are_taken(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     check_folder(tmp_path)
     check_folder(CODE)
+
+
+def test_prefect_is_not_imported_before_the_address_of_the_server_is_set() -> None:
+    # Prefect reads its settings when it is imported.
+    code = "import sys, flows.command.up; sys.exit('prefect' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_stage_of_ours_has_a_deployment() -> None:
