@@ -9,7 +9,7 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 from flows.service.server import START_SECONDS, is_server
-from flows.service.server_process import serve
+from flows.service.server_process import keep_serving
 from storage.errors import Fault
 
 STOP_SECONDS = 10.0
@@ -34,7 +34,7 @@ def _start_server_alone(home: Path) -> str:
     with socket.create_server(("127.0.0.1", 0)) as listener:  # a request waits in it until the server takes it
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         arguments = (listener, log_file, os.getpid(), _open_descriptors(but=listener.fileno()))
-        server = multiprocessing.get_context("fork").Process(target=serve, args=arguments)
+        server = multiprocessing.get_context("fork").Process(target=keep_serving, args=arguments)
         server.start()
     atexit.register(_stop, server)
     # The server alone holds the socket now: if it ends, so does the wait.

@@ -8,8 +8,10 @@ import os
 import signal
 import socket
 import sys
+import time
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from prefect.context import refresh_global_settings_context
 
@@ -21,12 +23,56 @@ USED = ("/admin", "/flows", "/flow_runs", "/task_runs", "/logs", "/artifacts", "
 way to its own, so these come first, and the others are prepared only if somebody asks for one."""
 
 
-def serve(listener: socket.socket, log_file: Path, parent: int, inherited: list[int]) -> None:
-    """Answer on `listener` until SIGTERM or the end of `parent`, the process that was forked.
+PAUSE_SECONDS = 1.0
+"""Before a server that was killed is started again."""
 
-    `inherited` are the descriptors of that process that are none of the server's business.
+
+def keep_serving(listener: socket.socket, log_file: Path, parent: int, inherited: list[int]) -> None:
+    """Have a server answer on `listener` until SIGTERM, or the end of `parent`, the process that was forked.
+
+    The server is a fork of the present process. When it is killed another takes its place, at the same socket, in
+    which requests wait meanwhile; what it knew stands in its database. When it ends by itself it cannot be helped.
+    `inherited` are the descriptors of the parent that are none of the server's business.
     """
     _separate(log_file, parent, inherited)
+    keeper = _Keeper()
+    while keeper.start(listener):
+        time.sleep(PAUSE_SECONDS)
+
+
+class _Keeper:
+    """The parent of the server."""
+
+    def __init__(self) -> None:
+        self.server = 0
+        self.is_ending = False
+
+    def start(self, listener: socket.socket) -> bool:
+        """Start a server and wait for its end; return whether it was killed, and by others."""
+        keeper = os.getpid()
+        self.server = os.fork()
+        if not self.server:
+            _be_server(listener, keeper)
+        signal.signal(signal.SIGTERM, self._end)
+        _, status = os.waitpid(self.server, 0)
+        return os.WIFSIGNALED(status) and not self.is_ending
+
+    def _end(self, number: int, _frame: object) -> None:
+        self.is_ending = True
+        os.kill(self.server, number)
+
+
+def _be_server(listener: socket.socket, keeper: int) -> NoReturn:
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _end_with(keeper)
+        _serve(listener)
+    except BaseException:  # noqa: BLE001 - whatever it is, nothing of the keeper's may go on in its fork
+        traceback.print_exc()
+    os._exit(1)
+
+
+def _serve(listener: socket.socket) -> None:
     os.environ.update(embedded_server())
     refresh_global_settings_context()
     with quick_imports():
@@ -45,10 +91,7 @@ def _separate(log_file: Path, parent: int, inherited: list[int]) -> None:
     os.setsid()  # Ctrl-C reaches the run first, which still talks to the server
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
-    if sys.platform == "linux":
-        end_with_parent()
-        if os.getppid() != parent:
-            os._exit(1)  # it ended before it could be asked for
+    _end_with(parent)
     output = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for source, stream in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
         os.dup2(source, stream)
@@ -56,3 +99,10 @@ def _separate(log_file: Path, parent: int, inherited: list[int]) -> None:
         os.close(descriptor)
     sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - open as long as the process
     logging.getLogger().handlers.clear()
+
+
+def _end_with(parent: int) -> None:
+    if sys.platform == "linux":
+        end_with_parent()
+        if os.getppid() != parent:
+            os._exit(1)  # it ended before it could be asked for

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.service.server import is_server
@@ -55,6 +56,19 @@ def test_server_keeps_no_lock_or_file_of_its_parent_and_ends_with_it(
         subprocess.run(["flock", "--nonblock", str(lock), "true"], check=True)
     process.send_signal(signal.SIGKILL)
     wait_until(lambda: not is_server(url))
+
+
+def test_server_that_is_killed_is_started_again_with_the_same_address(
+    parent: tuple[subprocess.Popen[str], str],
+) -> None:
+    process, url = parent
+    [keeper] = psutil.Process(process.pid).children()
+    [server] = keeper.children()
+    server.kill()
+    wait_until(lambda: is_server(url, 60))
+    keeper.terminate()
+    psutil.wait_procs([server, keeper], timeout=20)
+    assert not is_server(url)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
