@@ -1,7 +1,9 @@
 """How verbs print their results."""
 
 import json
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 
@@ -9,3 +11,18 @@ def print_json(value: Any) -> None:
     """Print a value as JSON."""
     json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
+
+
+def say(text: str) -> None:
+    """Print to standard error what is no result; on a terminal its lines are broken between words."""
+    lines = text.splitlines()
+    if sys.stderr.isatty():
+        lines = [part for line in lines for part in _broken(line, shutil.get_terminal_size().columns)]
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _broken(line: str, width: int) -> list[str]:
+    """Return the lines that a line becomes; one that is indented is a command, to be copied whole."""
+    if line.startswith(" "):
+        return [line]
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]

@@ -3,10 +3,10 @@
 import argparse
 import contextlib
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+from flows.command.output import say
 from flows.command.running.asked import asked
 from flows.command.running.run import run_request
 from flows.recipes.smoke import smoke_changes
@@ -32,7 +32,7 @@ def smoke(options: argparse.Namespace) -> int:
     command = request.command.replace("pile run", "pile smoke", 1)
     in_small = replace(in_small, command=command)
     if not options.quiet:
-        print(f"a run in small, with {'; '.join(said)}", file=sys.stderr)
+        say(f"a run in small, with {'; '.join(said)}")
     with _warnings() as warnings:
         run_request(in_small, options)
     if not options.json:

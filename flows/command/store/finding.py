@@ -9,6 +9,7 @@ from storage.artifacts.layout import ARTIFACTS, NAME, PINS, RUNS
 from storage.artifacts.records import Manifest, Pin, Run, decode_record
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, CorruptRecordError, InputError
+from storage.suggestions import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ def find_run(store: Store, what: str | None) -> Run:
     """
     if what is not None and NAME.fullmatch(what) and (named := store.run(what)) is not None:
         return named  # without a look at the others, of which there may be thousands
-    for found in reversed(list(store.runs())):
+    known = list(store.runs())
+    for found in reversed(known):
         if what is None or what in (found.run_id, found.recipe_name):
             return found
     if what is None and (paths := store.paths(RUNS)):
@@ -86,4 +88,7 @@ def find_run(store: Store, what: str | None) -> Run:
             f"{', '.join(f'{store.url}/{path}' for path in paths)}; restore one, or show an artifact by its "
             f"stage/key, see `pile ls`"
         )
-    raise InputError(f"there is no run {f'{what!r} ' if what else ''}in {store.url}; see `pile ls --runs`")
+    raise InputError(
+        f"there is no run {f'{what!r} ' if what else ''}in {store.url}; see `pile ls --runs`"
+        + did_you_mean(what or "", {run.recipe_name for run in known})
+    )

@@ -186,7 +186,8 @@ def test_command_alone_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ((), ("--quiet",)):
         code, shown = pile(capsys, *arguments)
         assert code == 0
-        assert all(f"\n    {verb}" in shown for verb in VERBS)
+        # Each in one line with what it is for, in one column: no name is longer than that leaves room for.
+        assert all(f"\n  {name:10}  {verb.about[:40]}" in shown for name, verb in VERBS.items())
 
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,19 @@ def test_nothing_on_a_terminal_is_wider_than_it() -> None:
         assert len(line) <= 80, line
 
 
+def test_where_not_all_of_a_stage_fits_what_it_made_is_kept_whole() -> None:
+    shown = drawn(ends())
+    assert "5,000,000,000 tokens" in shown
+    assert "1,234,567 documents" not in shown
+    assert "…" not in shown
+
+
+def test_where_not_all_progress_fits_the_rate_gives_way() -> None:
+    shown = drawn(progress(120_000, total=400_000))
+    assert "120,000 of 400,000 steps, 96 s left, loss 5.421" in shown
+    assert "120 of 400 steps, 2.5/s, 96 s left, loss 5.421" in drawn(progress(120))
+
+
 def test_without_colour_nothing_is_coloured() -> None:
     assert "\x1b[32m" in drawn(ends(), color=True)
     assert "\x1b[32m" not in drawn(ends())
