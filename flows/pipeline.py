@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 from flows.chain import ALL, Step
 from flows.parameters import RecipeName, StageName, TargetName, introduce, run_name
 from flows.run_report import Report, failure
+from flows.runs.log_lines import kept_until_the_run_begins
 from flows.runs.request import Request, new_run_id
 from flows.runs.run_stages import run_stages
 from storage.artifacts.store import Artifact
@@ -50,9 +51,14 @@ def pile_pipeline(
 
     Returns: the run's id, of which `pile show <id>` prints what it did; if it was stopped, the state of that name.
     """
+    with kept_until_the_run_begins():
+        return _run(recipe, overrides, target, force or [], store)
+
+
+def _run(recipe: str, overrides: dict[str, Any] | None, target: str, force: list[str], store: str | None) -> Any:
     introduce(recipe, overrides, target, force)
     try:
-        request = Request.checked(recipe, overrides, target, force or [], store).under_way()
+        request = Request.checked(recipe, overrides, target, force, store).under_way()
     except Exception as error:
         _show(failure(error))
         raise

@@ -4,7 +4,7 @@ import base64
 import contextlib
 
 from flows.planning import StagePlan, make_plan
-from flows.runs.request import Request
+from flows.runs.request import Request, store_option
 from flows.summary import stage_rows, tables
 from flows.tables import markdown_table
 from storage.artifacts.store import Artifact
@@ -112,7 +112,8 @@ class Report:
                     f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r}, trust_remote_code=True)\n"
                     f"tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})"
                 )
-                command = f"pile generate {result.artifact.ref} --prompt 'Once upon a time'"
+                where = store_option(self.request.store)
+                command = f"pile generate {result.artifact.ref} --prompt 'Once upon a time'{where}"
                 lines += ["", f"The model: `{folder}`", "", fenced(code), "", f"Or: `{command}`"]
         return lines
 

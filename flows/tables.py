@@ -14,11 +14,11 @@ GAP = "  "
 """Between two columns of a text table."""
 
 
-def text_table(rows: list[dict[str, Any]], *, cut: bool = False) -> str:
+def text_table(rows: list[dict[str, Any]]) -> str:
     """Return rows as aligned plain text with a head line; numbers to the right.
 
-    As wide as the terminal, and 80 columns where there is none: cells of several words are broken into lines,
-    or `cut` to one. A column in which nothing stands is left out.
+    As wide as the terminal, and 80 columns where there is none: cells of several words are broken into lines.
+    A column in which nothing stands is left out.
     """
     if not rows:
         return "(none)"
@@ -28,8 +28,7 @@ def text_table(rows: list[dict[str, Any]], *, cut: bool = False) -> str:
     widths = _widths([list(column) for column in zip(*cells, strict=True)], get_terminal_size().columns)
     lines = []
     for row in cells:
-        in_width = _cut if cut and row is not names else _broken
-        broken = [in_width(text, width) for text, width in zip(row, widths, strict=True)]
+        broken = [_broken(text, width) for text, width in zip(row, widths, strict=True)]
         for parts in zip_longest(*broken, fillvalue=""):
             fields = zip(parts, widths, numeric, strict=True)
             line = GAP.join(text.rjust(w) if right else text.ljust(w) for text, w, right in fields)
@@ -52,10 +51,6 @@ def _widths(columns: list[list[str]], room: int) -> list[int]:
                 break  # no word is cut: a key or a path must be copied whole
             widths[widest] -= 1
     return widths
-
-
-def _cut(text: str, width: int) -> list[str]:
-    return [text if len(text) <= width else f"{text[: width - 1]}…"]
 
 
 def _broken(text: str, width: int) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 import textwrap
-from typing import Any
+from typing import Any, TextIO
 
 
 def print_json(value: Any) -> None:
@@ -13,12 +13,13 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def say(text: str) -> None:
-    """Print to standard error what is no result; on a terminal its lines are broken between words."""
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print sentences, to standard error if they are no result; on a terminal lines are broken between words."""
+    file = file or sys.stderr
     lines = text.splitlines()
-    if sys.stderr.isatty():
+    if file.isatty():
         lines = [part for line in lines for part in _broken(line, shutil.get_terminal_size().columns)]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print("\n".join(lines), file=file, flush=True)
 
 
 def _broken(line: str, width: int) -> list[str]:

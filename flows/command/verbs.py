@@ -78,7 +78,7 @@ def _show(parser: Parser) -> None:
 
 
 def _lineage(parser: Parser) -> None:
-    parser.add_argument("what", help="stage/key, or a stage of the newest run")
+    parser.add_argument("what", help="stage/key, or a stage, for its result finished last")
 
 
 def _verify(parser: Parser) -> None:
@@ -101,7 +101,7 @@ def _gc(parser: Parser) -> None:
 
 def _pin(parser: Parser) -> None:
     parser.add_argument("name", nargs="?")
-    parser.add_argument("what", nargs="?", help="stage/key, or a stage of the newest run")
+    parser.add_argument("what", nargs="?", help="stage/key, or a stage, for its result finished last")
     parser.add_argument("--remove", action="store_true", help="remove the pin of this name")
 
 
@@ -148,7 +148,10 @@ def _generate(parser: Parser) -> None:
 
 
 def _completion(parser: Parser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh"))
+    parser.add_argument(
+        "shell", choices=("bash", "zsh", "runs"), help="runs: the run ids of a store, which the script asks for"
+    )
+    parser.set_defaults(script=f"{SCRIPT}:script")  # brings recipes: run ids must come at once
 
 
 def _up(parser: Parser) -> None:
@@ -163,6 +166,7 @@ def _port(text: str) -> int:
 
 
 RUN, SMOKE, PLAN, CONTROL = (f"flows.command.running.{name}" for name in ("run", "smoke", "plan", "control"))
+SCRIPT = "flows.command.completion_script"
 SHOW, UPKEEP = "flows.command.store.show", "flows.command.store.upkeep"
 
 VERBS = {
@@ -217,7 +221,7 @@ VERBS = {
         "continue texts with a trained or published model", "flows.command.models.generate:generate", _generate,
         example="pile generate --prompt 'def main(' --greedy",
     ),
-    "completion": Verb("print what makes a shell complete verbs, options, recipes and stages",
+    "completion": Verb("print what makes a shell complete verbs, options, recipes, stages and runs",
         "flows.command.completion:completion", _completion, has_json=False,
         example="source <(pile completion bash)",
     ),

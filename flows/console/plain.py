@@ -9,8 +9,8 @@ from flows.runs.events import Event, RunStarted, StageFinished, StageProgress, S
 
 BETWEEN_SECONDS = 60.0
 
-BEGIN_SECONDS = 0.5
-"""A stage that has ended before is not said to begin: it was there already."""
+BEGIN_SECONDS = 10.0
+"""A stage that has ended before is not said to begin: the line of its end comes soon enough."""
 
 
 class PlainConsole:

@@ -92,6 +92,7 @@ class Logged(Event):
     """`info`, `notice`, `warning`, `error` or `critical`."""
     logger: str
     message: str
+    """Also the traceback of an exception that was logged, in lines below."""
 
 
 @dataclass(frozen=True, kw_only=True)

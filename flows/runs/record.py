@@ -21,6 +21,7 @@ from flows.runs.events import (
     listening,
     tell,
 )
+from flows.runs.log_lines import early_lines, hearing
 from flows.runs.request import Request
 from storage.artifacts.processes import host_identity, start_of_process
 from storage.artifacts.records import Run, RunStage, RunState, now
@@ -28,7 +29,6 @@ from storage.artifacts.run_log import RunLog
 from storage.artifacts.store import Store
 from storage.errors import Fault, InputError
 from storage.wording import duration
-from tasks.core.loggers import LOGGERS
 
 log = logging.getLogger(__name__)
 
@@ -76,17 +76,13 @@ def recorded(store: Store, run: Run, *, at_the_end: bool = False) -> Iterator[No
     """Keep the record and the log of a run of this process while it goes on.
 
     With `at_the_end` both are written once: of a run that has nothing to do nobody could see more.
+    What was logged before, and kept, comes first in the log.
     Raises: OSError or Fault if the store cannot be written at the beginning or the end of a stage.
     """
     keeper = _Keeper(store, run, at_the_end=at_the_end)
-    handler = _LogLines(run.run_id)
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    with listening(keeper.hear), contextlib.ExitStack() as stack:
-        for logger in loggers:
-            logger.addHandler(handler)
-            stack.callback(logger.removeHandler, handler)
-            if logger.getEffectiveLevel() > logging.INFO:
-                logger.setLevel(logging.INFO)
+    for line in early_lines(run.run_id):
+        keeper.hear(line)
+    with listening(keeper.hear), hearing(run.run_id, tell), contextlib.ExitStack() as stack:
         stack.callback(keeper.end)
         if not at_the_end:
             keeper.begin()
@@ -197,21 +193,6 @@ class _Keeper:
                 run = self.run
             self.store.write_run(run)
             self.written = time.monotonic()
-
-
-class _LogLines(logging.Handler):
-    """Makes an event of every log line."""
-
-    def __init__(self, run_id: str) -> None:
-        super().__init__(logging.INFO)
-        self.run_id = run_id
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tell(
-            Logged(
-                run=self.run_id, level=record.levelname.lower(), logger=record.name, message=record.getMessage()
-            )
-        )
 
 
 def log_line(event: Event) -> str:

@@ -7,17 +7,15 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from flows.chain import ALL, Step
 from flows.recipes.reading import find_recipe, parse_override
 from flows.recipes.schema import Recipe
+from flows.runs.store_place import store_url
 from flows.stages import STAGES
 from storage.artifacts.store import Store
 from storage.errors import InputError
-
-DEFAULT_STORE = "pile-store"
 
 RUN_COMMAND = "PILE_RUN_COMMAND"
 """Environment variable with the command that asked for the next run, if not its request alone says it."""
@@ -78,7 +76,7 @@ class Request:
 
 def open_store(url: str | None) -> Store:
     """Open the given store, or the one of PILE_STORE, or `pile-store` in the present folder."""
-    return Store(url or os.environ.get("PILE_STORE") or str(Path.cwd() / DEFAULT_STORE))
+    return Store(store_url(url))
 
 
 def new_run_id() -> str:

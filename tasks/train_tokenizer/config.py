@@ -25,12 +25,17 @@ class TrainTokenizerConfig(Config):
     seed: int = 0
     """Chooses the documents of the sample."""
 
+    @property
+    def fixed_tokens(self) -> int:
+        """Tokens that need no text: end-of-text, two probe tokens, the reserved ones and the 256 bytes."""
+        return 3 + self.reserved_tokens + 256
+
     @model_validator(mode="after")
     def _has_room_for_all_bytes(self) -> "TrainTokenizerConfig":
-        needed = 3 + self.reserved_tokens + 256
-        if self.vocab_size < needed:
+        if self.vocab_size < self.fixed_tokens:
             raise ValueError(
-                f"vocab_size must be at least {needed}, for end-of-text, two probe tokens, {self.reserved_tokens} "
-                f"reserved tokens and 256 bytes, found {self.vocab_size}; raise it or lower reserved_tokens"
+                f"vocab_size must be at least {self.fixed_tokens}, for end-of-text, two probe tokens, "
+                f"{self.reserved_tokens} reserved tokens and 256 bytes, found {self.vocab_size}; raise it or "
+                f"lower reserved_tokens"
             )
         return self

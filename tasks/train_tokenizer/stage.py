@@ -11,6 +11,7 @@ order they were learned.
 from storage.registry import LazyFunction
 from tasks.core.stage import Stage
 from tasks.train_tokenizer.config import TrainTokenizerConfig
+from tasks.train_tokenizer.foresee import check_vocabulary
 
 STAGE = Stage(
     name="train-tokenizer",
@@ -18,4 +19,5 @@ STAGE = Stage(
     config=TrainTokenizerConfig,
     build=LazyFunction("tasks.train_tokenizer.build:train_tokenizer"),
     inputs={"corpus": "dedup"},
+    foresee=check_vocabulary,
 )

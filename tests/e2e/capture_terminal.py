@@ -28,9 +28,10 @@ COMMAND_SECONDS = 900.0
 RECIPE = """\
 based_on: demo
 download:
-  source: {text_bytes: 2000000, val_fraction: 0.15, test_fraction: 0.2}
+  source: {text_bytes: 1000000, val_fraction: 0.2, test_fraction: 0.2}
 train_tokenizer: {vocab_size: 1024}
-train: {max_steps: 60, global_batch_size: 8, eval_every: 20}
+train: {max_steps: 40, global_batch_size: 8, eval_every: 20}
+evaluate: {sample_tokens: 16}
 """
 LONGER = "pile run small.yaml --set train.max_steps=5000"
 IN_TRAINING = r"train .* steps.* left, loss"
@@ -154,8 +155,8 @@ def sections(folder: Path) -> Iterator[str]:
     yield from stopped(first, second)
     for title, commands in LISTINGS.items():
         yield section(title, "", *(first.run(command) for command in commands))
-    yield section("A trial", "All stages on a hundredth of the text.", first.run("pile smoke small.yaml"))
     yield from without_terminal(first)
+    yield section("A trial", "All stages on a hundredth of the text.", first.run("pile smoke small.yaml"))
 
 
 def runs(terminal: Terminal) -> Iterator[str]:
@@ -177,7 +178,7 @@ def stopped(first: Terminal, second: Terminal) -> Iterator[str]:
     seen = [second.run("pile status"), second.run("pile cancel")]
     yield section("Cancelled", "From another terminal:", *seen)
     yield section("What the first terminal shows", "", first.ended(), first.run("echo $?"))
-    changed = LONGER.replace("run", "plan") + " --set train.peak_lr=0.002"
+    changed = LONGER.replace("run", "plan") + " --set train.learning_rate=0.002"
     yield section("What is left of it", "With a changed setting, and without:", first.run(changed))
     first.begin(LONGER)
     first.shows(IN_TRAINING)
@@ -207,7 +208,7 @@ def section(title: str, text: str, *screens: str) -> str:
 def without_host(screen: str) -> str:
     """Return a screen with another name for this machine, and as wide as before."""
     host = socket.gethostname()
-    return re.sub(rf"\b{re.escape(host)}\b", "node"[: len(host)].ljust(len(host)), screen)
+    return re.sub(rf"\b{re.escape(host)}\b", "pc".ljust(len(host))[: len(host)], screen)
 
 
 def tmux(*arguments: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from storage.artifacts.records import (
+    Attempt,
     Cancel,
     LeaseRecord,
     Manifest,
@@ -65,7 +66,7 @@ COMMANDS = (
 )
 """Commands of the docs that are cheap: they are run."""
 
-EXAMPLES: tuple[type[Record], ...] = (Part, Manifest, Run, Cancel, Pin, LeaseRecord)
+EXAMPLES: tuple[type[Record], ...] = (Part, Manifest, Run, Cancel, Pin, LeaseRecord, Attempt)
 
 
 def text(page: Path) -> str:
@@ -214,11 +215,14 @@ def test_the_key_and_the_content_digest_of_the_shown_manifest_can_be_computed_fr
 
 def test_the_shown_records_are_of_one_run() -> None:
     shown = shown_records()
-    run, manifest, pin, lease = (shown[kind] for kind in ("run", "manifest", "pin", "lease"))
+    run, manifest, pin, lease, attempt = (shown[kind] for kind in ("run", "manifest", "pin", "lease", "attempt"))
     keys = {(stage["stage"], stage["key"]) for stage in run["stages"]}  # type: ignore[attr-defined]
     assert (manifest["stage"], manifest["key"]) in keys
     assert (pin["stage"], pin["key"]) in keys
-    assert manifest["run_id"] == lease["run_id"] == run["run_id"]
+    assert manifest["run_id"] == lease["run_id"] == attempt["run_id"] == run["run_id"]
+    same = ("stage", "version", "key", "config", "inputs", "sources")
+    assert {name: attempt[name] for name in same} == {name: manifest[name] for name in same}
+    assert str(manifest["started"]) < str(attempt["started"]) < str(manifest["finished"])
     assert str(run["started"]) < str(manifest["finished"]) < str(run["finished"]) < str(pin["created"])
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from flows.command.output import say
 from flows.command.store.finding import find_artifact, newest_of
+from flows.runs.request import store_option
 from flows.stages import STAGES
 from storage.artifacts.layout import NAME
 from storage.artifacts.records import Manifest, Run
@@ -62,14 +63,17 @@ def choose_model(store: Store, what: str | None) -> Artifact:
         if not runs and not made:
             raise InputError(
                 f"a model must be named by a recipe, a run, stage/key or a folder, and {store.url} has no run or "
-                f"recipe {what!r}{_with_models(models)}"
+                f"recipe {what!r}{_with_models(store, models)}"
             )
         used = {stage.key for run in runs for stage in run.stages if stage.stage == MODEL_STAGE and stage.key}
         chosen = made + [manifest for manifest in models if manifest.key in used and manifest not in made]
         if not chosen:
-            raise InputError(_without_model(store, what, runs) + _with_models(models))
+            raise InputError(_without_model(store, what, runs) + _with_models(store, models))
     if not chosen:
-        raise InputError(f"no run in {store.url} has finished {MODEL_STAGE}; make a model with `pile run`")
+        raise InputError(
+            f"no run in {store.url} has finished {MODEL_STAGE}; "
+            f"make a model with `pile run RECIPE{store_option(store)}`"
+        )
     return newest_of(store, chosen, MODEL_STAGE)
 
 
@@ -80,7 +84,9 @@ def _without_model(store: Store, what: str, runs: Sequence[Run]) -> str:
     return f"{what!r} must have a model in {store.url}, but {why}{state}"
 
 
-def _with_models(models: Sequence[Manifest]) -> str:
+def _with_models(store: Store, models: Sequence[Manifest]) -> str:
     newest_first = sorted(models, key=lambda manifest: manifest.finished, reverse=True)
     names = [f"{recipe_of(found) or 'no recipe'} (run {found.run_id})" for found in newest_first[:5]]
-    return f"; those with one: {', '.join(names)}" if names else "; there is none yet, make one with `pile run`"
+    if names:
+        return f"; those with one: {', '.join(names)}"
+    return f"; there is none yet, make one with `pile run RECIPE{store_option(store)}`"

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from flows.command.models.choosing import Choice, choose_model
 from flows.command.output import print_json
 from flows.command.store.finding import existing_store
+from flows.runs.request import store_option
 from flows.tables import text_table
 from model.evaluation.classify import classify
 from model.generation.generate import stream
@@ -141,7 +142,7 @@ def _input_of(store: Store, artifact: Artifact, role: str) -> Artifact:
     if found is None:
         raise InputError(
             f"{artifact.ref} must have been made from a {role} that is in {store.url}, found none; name an "
-            f"artifact of train or publish, see `pile ls`"
+            f"artifact of train or publish, see `pile ls{store_option(store)}`"
         )
     return found
 

@@ -15,6 +15,7 @@ from flows.console.json_lines import JsonLines
 from flows.console.plain import PlainConsole
 from flows.planning import attempt_lines, make_plan
 from flows.runs.events import Event, Listener, RunFinished, StageProgress, StageStarted, listening
+from flows.runs.log_lines import kept_until_the_run_begins
 from flows.runs.request import RUN_COMMAND, Request, new_run_id
 from flows.runs.run_stages import record_cached_run
 from flows.service import settings
@@ -22,6 +23,7 @@ from storage.errors import InputError
 from storage.wording import progress_text
 
 
+@kept_until_the_run_begins()
 def run(options: argparse.Namespace) -> int:
     """Run a recipe: through Prefect, or not at all when every stage is finished."""
     request = asked(options, options.target, options.force)

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from flows.command.output import say
 from flows.command.running.asked import asked
 from flows.command.running.run import run_request
 from flows.recipes.smoke import smoke_changes
+from flows.runs.log_lines import kept_until_the_run_begins
 from flows.runs.request import Request, open_store
 from storage.wording import counted
 from tasks.core.loggers import LOGGERS
@@ -18,6 +20,7 @@ FOLDER = "smoke"
 """Where it lies: what was found once is not made again by the next try, and nothing else looks there."""
 
 
+@kept_until_the_run_begins()
 def smoke(options: argparse.Namespace) -> int:
     """Send a sample through every stage, and say what would go wrong in the run itself."""
     request = asked(options, options.target)
@@ -37,9 +40,9 @@ def smoke(options: argparse.Namespace) -> int:
         run_request(in_small, options)
     if not options.json:
         stages = counted(len(in_small.steps), "stages")
-        print(f"\n{request.recipe.name} went through {stages} in small; to run it: {request.command}")
+        say(f"\n{request.recipe.name} went through {stages} in small; to run it:\n  {request.command}", sys.stdout)
         for warning in dict.fromkeys(warnings):
-            print(f"but look at: {warning}")
+            say(f"but look at: {warning}", sys.stdout)
     return 0
 
 

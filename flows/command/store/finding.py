@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 
-from flows.runs.request import open_store
+from flows.runs.request import open_store, store_option
 from flows.stages import STAGES
 from storage.artifacts.layout import ARTIFACTS, NAME, PINS, RUNS
 from storage.artifacts.records import Manifest, Pin, Run, decode_record
@@ -20,7 +20,7 @@ def existing_store(url: str | None) -> Store:
     if not store.paths(RUNS) and not store.paths(ARTIFACTS):
         raise InputError(
             f"there is no store at {store.url}, neither artifacts nor runs; correct --store or PILE_STORE, or "
-            f"make one with `pile run`"
+            f"make one with `pile run RECIPE{store_option(store)}`"
         )
     return store
 
@@ -49,7 +49,7 @@ def find_artifact(store: Store, what: str) -> Artifact:
     if not key:
         return newest_of(store, store.manifests(stage), stage)
     if (artifact := store.find(stage, key)) is None:
-        raise InputError(f"there is no finished artifact {stage}/{key} in {store.url}; see `pile ls`")
+        raise InputError(f"there is no finished artifact {stage}/{key} in {store.url}; {_see(store)}")
     return artifact
 
 
@@ -68,7 +68,7 @@ def newest_of(store: Store, manifests: Iterable[Manifest], what: str) -> Artifac
             raise type(error)(f"{error}{hint}") from error
         if artifact is not None:  # else it was removed while we looked
             return artifact
-    raise InputError(f"no run in {store.url} has finished {what}; see `pile ls`")
+    raise InputError(f"no run in {store.url} has finished {what}; {_see(store)}")
 
 
 def find_run(store: Store, what: str | None) -> Run:
@@ -86,9 +86,12 @@ def find_run(store: Store, what: str | None) -> Run:
         raise CorruptRecordError(
             f"the record of a run must be readable to show it, but none of these can be read: "
             f"{', '.join(f'{store.url}/{path}' for path in paths)}; restore one, or show an artifact by its "
-            f"stage/key, see `pile ls`"
+            f"stage/key, {_see(store)}"
         )
-    raise InputError(
-        f"there is no run {f'{what!r} ' if what else ''}in {store.url}; see `pile ls --runs`"
-        + did_you_mean(what or "", {run.recipe_name for run in known})
-    )
+    meant = f"run {what!r}" if what else "run"
+    like = did_you_mean(what or "", {run.recipe_name for run in known})
+    raise InputError(f"there is no {meant} in {store.url}; {_see(store, 'ls --runs')}{like}")
+
+
+def _see(store: Store, verb: str = "ls") -> str:
+    return f"see `pile {verb}{store_option(store)}`"

@@ -14,13 +14,13 @@ from flows.command.store.finding import existing_store, find_artifact, find_run,
 from flows.runs.record import state_of
 from flows.runs.request import store_option
 from flows.stages import STAGES, all_stages
-from flows.summary import describe, tables
+from flows.summary import DETAILS, describe, tables
 from flows.tables import text_table
 from storage.artifacts import lineage as lineages
 from storage.artifacts.records import Run, RunStage, RunState
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, CorruptRecordError
-from storage.wording import duration, progress_text, size
+from storage.wording import duration, minute, progress_text, size
 from tasks.core.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     short = dict(row)
     for name in ("finished", "started"):
         if name in row:
-            short[name] = row[name][:16].replace("T", " ")
+            short[name] = minute(row[name])
     if "bytes" in row:
         short["bytes"] = size(row["bytes"])
     return short
@@ -99,11 +99,11 @@ def lineage(options: argparse.Namespace) -> int:
 
 def print_run(store: Store, found: Run) -> int:
     """Print what a run did, stage by stage, and its results; return 1 if some of that is damaged."""
-    damage = _Damage()
+    damage = _Damage(store)
     state = state_of(found)
     print(f"run {found.run_id}, recipe {found.recipe_name}, {state}{': ' + found.error if found.error else ''}")
     print(text_table([_stage_row(store, stage, state, damage) for stage in found.stages]))
-    _print_results(store, found, damage, cut=False)
+    _print_results(store, found, damage, brief=False)
     if state not in ("done", "running") and found.command:
         print(f"continue   {found.command}")
     return damage.told()
@@ -111,15 +111,16 @@ def print_run(store: Store, found: Run) -> int:
 
 def print_results(store: Store, found: Run) -> int:
     """Print what people look for first after a run, and where it lies; return 1 if some of that is damaged."""
-    damage = _Damage()
-    _print_results(store, found, damage, cut=True)
+    damage = _Damage(store)
+    _print_results(store, found, damage, brief=True)
     return damage.told()
 
 
 class _Damage:
     """Collects what is damaged while the rest is shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.messages: list[str] = []
 
     @contextlib.contextmanager
@@ -133,7 +134,8 @@ class _Damage:
         for message in self.messages:
             log.warning("%s", message)
         if self.messages:
-            print("some of this run is damaged, see above; `pile verify` reads all of the store", file=sys.stderr)
+            verify = f"pile verify{store_option(self.store)}"
+            print(f"some of this run is damaged, see above; `{verify}` reads all of the store", file=sys.stderr)
         return 1 if self.messages else 0
 
 
@@ -153,7 +155,7 @@ def _stage_row(store: Store, stage: RunStage, run_state: RunState, damage: _Dama
     }
 
 
-def _print_results(store: Store, found: Run, damage: _Damage, *, cut: bool) -> None:
+def _print_results(store: Store, found: Run, damage: _Damage, *, brief: bool) -> None:
     artifacts: list[tuple[Stage, Artifact]] = []
     keys = {stage.stage: stage.key for stage in found.stages if stage.key}
     for stage in (stage for stage in all_stages() if stage.name in keys):
@@ -164,7 +166,8 @@ def _print_results(store: Store, found: Run, damage: _Damage, *, cut: bool) -> N
         if stage.highlight and not stage.result:  # the tables of a folder are about its files
             with damage.noted():
                 for title, table in tables(artifact).items():
-                    print(f"\n{title}\n{text_table(table, cut=cut)}")
+                    if not (brief and title in DETAILS):
+                        print(f"\n{title}\n{text_table(table)}")
     print(f"\nartifacts  {store.url}/artifacts")
     for stage, artifact in artifacts:
         if stage.result:
@@ -182,8 +185,8 @@ def _show_artifact(artifact: Artifact, options: argparse.Namespace) -> int:
     elif options.digests:
         print(f"{manifest.stage:16} {manifest.content_digest}")
     else:
-        print(f"{artifact.ref}  version {manifest.version}  digest {manifest.content_digest}")
-        print(f"made {manifest.finished} in {duration(manifest.seconds)} by run {manifest.run_id}")
+        print(f"{artifact.ref}  version {manifest.version}\ndigest {manifest.content_digest}")
+        print(f"made {minute(manifest.finished)} in {duration(manifest.seconds)} by run {manifest.run_id}")
         print(f"code {manifest.code_commit or 'unknown'}")
         for role, ref in manifest.inputs.items():
             print(f"from {role}: {ref.stage}/{ref.key}")

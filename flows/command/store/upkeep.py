@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.command.output import print_json
 from flows.command.store.finding import existing_store, find_artifact, readable_pins
+from flows.runs.request import store_option
 from flows.stages import STAGES
 from flows.tables import text_table
 from storage.artifacts.upkeep.gc import Garbage, collect, survey
@@ -44,7 +45,7 @@ def gc(options: argparse.Namespace) -> int:
         _print_garbage(garbage)
     if not options.json:
         print(f"{'stays':>9}  {counted(len(left), 'folders')}, {size(sum(one.bytes for one in left))}", end="")
-        print("" if options.list_kept or not left else "; `pile gc --kept` says why")
+        print("" if options.list_kept or not left else f"; `pile gc --kept{store_option(store)}` says why")
     if options.delete:
         freed = collect(store, garbage)
         if not options.json:
@@ -81,15 +82,18 @@ def _check_gc(options: argparse.Namespace) -> None:
 def pin(options: argparse.Namespace) -> int:
     """List, add or remove pins; exit code 1 if one of the list is damaged."""
     store = existing_store(options.store)
+    where = store_option(store)
     if options.name == "":
         raise InputError("a pin must have a name, found an empty one; write `pile pin NAME stage/key`")
     if options.remove:
         if not options.name:
-            raise InputError("`pile pin --remove` must be given the name of a pin; see `pile pin`")
+            raise InputError(f"`pile pin --remove` must be given the name of a pin; see `pile pin{where}`")
         store.remove_pin(options.name)
     elif options.name:
         if not options.what:
-            raise InputError("`pile pin NAME` must be told what to keep: stage/key or a stage; see `pile ls`")
+            raise InputError(
+                f"`pile pin NAME` must be told what to keep: stage/key or a stage; see `pile ls{where}`"
+            )
         manifest = find_artifact(store, options.what).manifest
         store.write_pin(options.name, manifest.stage, manifest.key)
     pins, damaged = readable_pins(store)

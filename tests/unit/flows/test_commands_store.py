@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_show_of_a_run_with_a_damaged_artifact_shows_the_others(store: Store, wa
     assert rows["download"].endswith("DAMAGED")
     assert rows["filter"].endswith("1 document")
     assert f"{store.url}/{folder}/" in found.stderr
-    assert "`pile verify` reads all" in found.stderr
+    assert f"`pile verify --store {store.url}` reads all" in found.stderr
 
 
 def test_show_of_a_sound_run_says_nothing_of_damage(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,12 +128,32 @@ def test_run_whose_record_was_renamed_is_found_by_its_id(store: Store, name: str
     assert find_run(store, "run-1").run_id == "run-1"
 
 
+@pytest.mark.parametrize("verb", ["pin", "lineage"])
+def test_a_stage_means_its_result_finished_last_whatever_the_newest_run_took(
+    store: Store, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time.sleep(0.002)  # times of records are milliseconds
+    with monkeypatch.context() as patch:
+        patch.setitem(KEYS, "filter", "e" * 16)
+        newer = make_artifact(store, "filter")
+    write_run(store, "run-3")  # takes the older one again
+    assert call(store, verb, *(["mine"] if verb == "pin" else []), "filter") == 0
+    assert newer.ref in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([verb, "--help"])
+    assert "a stage, for its result finished last" in " ".join(capsys.readouterr().out.split())
+
+
 def test_show_without_runs_says_so(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"))
     make_artifact(store, "download")
-    with pytest.raises(InputError, match=f"^there is no run in {store.url}; see"):
+    with pytest.raises(
+        InputError, match=f"^there is no run in {store.url}; see `pile ls --runs --store {store.url}`"
+    ):
         call(store, "show")
-    with pytest.raises(InputError, match=f"^there is no run 'x' in {store.url}; see"):
+    with pytest.raises(
+        InputError, match=f"^there is no run 'x' in {store.url}; see `pile ls --runs --store {store.url}`"
+    ):
         call(store, "show", "x")
 
 

@@ -1,5 +1,6 @@
 """The page about a run in the Prefect UI: its first line, its stages, and texts as they are."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,6 +57,21 @@ def test_page_of_a_stopped_run_says_first_why_and_at_which_step(
     assert lines[0].startswith(first)
     assert any(line.startswith("| download | cached |") for line in lines)
     assert any(line.startswith(f"| filter | {state} |") for line in lines)
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_command_for_the_model_names_the_store_where_it_must(
+    report: Report, monkeypatch: pytest.MonkeyPatch, is_default: bool
+) -> None:
+    url = report.request.store.url
+    if is_default:
+        monkeypatch.setenv("PILE_STORE", url)
+    publish = SimpleNamespace(name="publish", result="model", highlight=False)
+    artifact = SimpleNamespace(ref="publish/k", counts={}, open_folder=lambda _: Path("folder"))
+    report.results["publish"] = SimpleNamespace(artifact=artifact, cached=False, seconds=1.0)
+    report.request = replace(report.request, steps=(SimpleNamespace(stage=publish),))  # type: ignore[arg-type]
+    where = "" if is_default else f" --store {url}"
+    assert f"Or: `pile generate publish/k --prompt 'Once upon a time'{where}`" in report.markdown()
 
 
 def test_page_of_a_refused_run_says_what_was_wrong_without_an_exceptions_name() -> None:

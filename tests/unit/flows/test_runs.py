@@ -1,6 +1,7 @@
 """What is told and written of a run: events, record, log, the word for each way to stop."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from flows.runs import record as record_module
 from flows.runs.events import EVENTS, Event, RunFinished, StageFinished, listening
+from flows.runs.log_lines import early_lines, kept_until_the_run_begins
 from flows.runs.record import new_record, recorded, state_of
 from flows.runs.request import Request, new_run_id
 from flows.runs.run_stages import run_stages
@@ -162,8 +164,6 @@ def wait_for(condition: object, seconds: float = 20.0) -> None:
 def test_the_record_and_the_log_show_a_run_while_it_goes_on(
     request_of_two: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import logging
-
     monkeypatch.setattr(record_module, "BEAT_SECONDS", 0.02)
     store, run_id = request_of_two.store, new_run_id()
 
@@ -208,7 +208,6 @@ def test_a_run_that_is_asked_to_stop_from_elsewhere_stops_as_by_sigterm(
 def test_a_store_that_logs_while_it_is_written_stops_nobody(
     request_of_two: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import logging
     import threading
 
     monkeypatch.setattr(record_module, "BEAT_SECONDS", 0.001)
@@ -383,3 +382,42 @@ def test_progress_of_more_than_the_total_leaves_no_time_below_nothing(monkeypatc
     pace.of(0, 10, "bytes")
     clock[0] = 2.0
     assert pace.of(12, 10, "bytes") == (6.0, 0.0)
+
+
+def log_text(store: Store, run_id: str) -> str:
+    return b"".join(read_log(store, run_id)).decode()
+
+
+def test_what_was_logged_before_the_run_began_stands_first_in_its_log(request_of_two: Request) -> None:
+    with kept_until_the_run_begins():
+        logging.getLogger("storage.toy").warning("the store does not answer")
+        with kept_until_the_run_begins():
+            logging.getLogger("flows.toy").info("a dead run was marked")
+        first, second = run(request_of_two)[1].run_id, run(request_of_two)[1].run_id
+    lines = log_text(request_of_two.store, first).splitlines()
+    assert lines[0].endswith("warning storage.toy: the store does not answer")
+    assert lines[1].endswith("flows.toy: a dead run was marked")
+    assert "begins" in lines[2]
+    assert "does not answer" not in log_text(request_of_two.store, second)
+
+
+def test_what_a_run_logs_is_not_kept_for_the_next(request_of_two: Request) -> None:
+    with kept_until_the_run_begins():
+        assert early_lines("first") == []
+        logging.getLogger("tasks.toy").info("said by a stage")
+        assert early_lines("second") == []
+    assert early_lines("third") == []
+
+
+def test_a_logged_exception_has_its_traceback_in_the_log(request_of_two: Request) -> None:
+    def execute(step: object, inputs: object, force: bool, progress: Progress) -> StageResult:
+        try:
+            raise ZeroDivisionError("by 0")
+        except ZeroDivisionError:
+            logging.getLogger("tasks.toy").exception("it went wrong")
+        return StageResult(build(request_of_two.store, step.stage.name), cached=False, seconds=0.0)  # type: ignore[attr-defined]
+
+    run_stages(request_of_two, "r", execute)
+    text = log_text(request_of_two.store, "r")
+    assert "tasks.toy: it went wrong\nTraceback (most recent call last):" in text
+    assert "\nZeroDivisionError: by 0\n" in text

@@ -12,7 +12,7 @@ from storage.artifacts.lease import Lease
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact, Store
 from storage.config import Config
-from storage.errors import InputError, LeaseLostError
+from storage.errors import InputError, LeaseLostError, StoreAwayError
 from tasks.core.context import TABLES, StageContext
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
@@ -179,3 +179,67 @@ def test_shards_raise_the_error_of_a_worker(context: RunContext, tmp_path: Path,
     stage = Stage(name="lines", version=1, config=LinesConfig, build=build)
     with pytest.raises(InputError, match="found 'bad'"):
         run_stage(stage, LinesConfig(), {}, context)
+
+
+# ---- a store that is away ---------------------------------------------------------------------------
+
+
+class Away:
+    """Stands in for a store that was away when the work failed, as often as is wished."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: bool) -> None:
+        self.answers = list(answers)
+        monkeypatch.setattr(Store, "wait_if_away", lambda _: self.answers.pop(0))
+
+
+def failing_once_per(*errors: Exception) -> Stage:
+    """Return the stage LINES whose build fails so often, each time after another part."""
+    left = list(errors)
+
+    def build(config: LinesConfig, *, context: StageContext) -> list[Part]:
+        done = context.finished_parts([f"train-{number:05d}" for number in range(config.lines)])
+        for number in range(config.lines):
+            if f"train-{number:05d}" not in done:
+                if left and number == config.lines - len(left):
+                    raise left.pop(0)
+                local = context.writer.scratch() / f"{number}.txt"
+                local.write_text(f"{config.prefix} {number}\n")
+                context.writer.commit(f"train-{number:05d}", {"documents": local}, counts={"documents": 1})
+                built.append(number)
+        return list(context.writer.parts().values())
+
+    built.clear()
+    return Stage(name="lines", version=1, config=LinesConfig, build=build)
+
+
+built: list[int] = []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_work_that_fails_while_the_store_is_away_goes_on_with_what_is_finished(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, force: bool
+) -> None:
+    away = Away(monkeypatch, True, True)
+    stage = failing_once_per(FileNotFoundError("scratch is gone"), ValueError("half of a file"))
+    artifact = run_stage(stage, LinesConfig(), {}, context, force=force, resume=not force).artifact
+    assert artifact.counts == {"documents": 3}
+    assert (built, away.answers) == ([0, 1, 2], []), "no part was made twice"
+    assert "lines failed while the store was away, and goes on: scratch is gone" in caplog.text
+
+
+def test_work_that_fails_while_the_store_answers_has_failed(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Away(monkeypatch, False)
+    with pytest.raises(FileNotFoundError, match="scratch is gone"):
+        run_stage(failing_once_per(FileNotFoundError("scratch is gone")), LinesConfig(), {}, context)
+
+
+@pytest.mark.parametrize("error", [InputError("no"), LeaseLostError("lost"), StoreAwayError("for too long")])
+def test_what_no_waiting_heals_is_raised_without_a_look_at_the_store(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    away = Away(monkeypatch, True)
+    with pytest.raises(type(error)):
+        run_stage(failing_once_per(error), LinesConfig(), {}, context)
+    assert away.answers == [True]
