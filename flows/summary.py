@@ -22,7 +22,7 @@ MAIN_COUNTS = {
 """The counts that say most about an artifact, in the order in which they are shown."""
 
 DETAILS = ("Training", "Bits per byte", "Samples")
-"""Tables that the end of a run leaves to `pile show`: the model beside its baselines, and warnings, fit a screen."""
+"""Tables that the end of a run leaves to `pile show`: its baselines and the warnings fit a screen."""
 
 
 def stage_rows(results: Mapping[str, StageResult]) -> list[dict[str, str]]:

@@ -30,7 +30,7 @@ based_on: demo
 download:
   source: {text_bytes: 1000000, val_fraction: 0.2, test_fraction: 0.2}
 train_tokenizer: {vocab_size: 1024}
-train: {max_steps: 40, global_batch_size: 8, eval_every: 20}
+train: {max_steps: 50, global_batch_size: 8, eval_every: 20}
 evaluate: {sample_tokens: 16}
 """
 LONGER = "pile run small.yaml --set train.max_steps=5000"
