@@ -46,7 +46,8 @@ class _Help(argparse.HelpFormatter):
 
     def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action, None, None]:
         """Yield the verbs, not further in than options: argparse reckons their column without the indentation."""
-        yield from getattr(action, "_get_subactions", list)()
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action._get_subactions()
 
 
 class _Version(argparse.Action):
