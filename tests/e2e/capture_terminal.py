@@ -178,8 +178,8 @@ def stopped(first: Terminal, second: Terminal) -> Iterator[str]:
     seen = [second.run("pile status"), second.run("pile cancel")]
     yield section("Cancelled", "From another terminal:", *seen)
     yield section("What the first terminal shows", "", first.ended(), first.run("echo $?"))
-    changed = LONGER.replace("run", "plan") + " --set train.learning_rate=0.002"
-    yield section("What is left of it", "With a changed setting, and without:", first.run(changed))
+    changed = LONGER.replace("run", "plan") + " --set train.learning_rate=0.001"
+    yield section("What is left of it", "With another learning rate:", first.run(changed))
     first.begin(LONGER)
     first.shows(IN_TRAINING)
     first.press("C-c")

@@ -149,7 +149,7 @@ def _stage_row(store: Store, stage: RunStage, run_state: RunState, damage: _Dama
     return {
         "stage": stage.stage,
         "state": run_state if stage.state == "running" else stage.state,
-        "time": duration(stage.seconds) if stage.seconds else "",
+        "time": duration(stage.seconds) if stage.seconds and stage.state != "cached" else "",
         "key": stage.key,
         "holds": holds,
     }
@@ -173,7 +173,8 @@ def _print_results(store: Store, found: Run, damage: _Damage, *, brief: bool) ->
         if stage.result:
             with damage.noted():
                 print(f"{stage.name:9}  {artifact.open_folder(stage.result)}")
-    print(f"details    pile show {found.run_id}{store_option(store)}")
+    if brief:
+        print(f"details    pile show {found.run_id}{store_option(store)}")
     if any(stage.result for stage, _ in artifacts):
         print(f"try it     pile generate {found.recipe_name} --prompt TEXT{store_option(store)}")
 

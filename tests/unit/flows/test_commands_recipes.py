@@ -190,6 +190,18 @@ def test_command_alone_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(f"\n  {name:10}  {verb.about[:40]}" in shown for name, verb in VERBS.items())
 
 
+@pytest.mark.parametrize(
+    "arguments", [("plugins", "source"), ("plugins", "source", "python-environment"), ("recipes",)]
+)
+def test_lists_fit_80_columns(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, shown = pile(capsys, *arguments)
+    assert code == 0
+    assert all(len(line) <= 80 for line in shown.splitlines())
+
+
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     code, shown = pile(capsys, "--version")
     assert (code, shown) == (0, f"pile-pipeline {importlib.metadata.version('pile-pipeline')}\n")

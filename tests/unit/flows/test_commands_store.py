@@ -182,6 +182,8 @@ def test_the_end_of_a_run_leaves_details_to_show(store: Store, capsys: pytest.Ca
     assert "Before you trust" in brief
     assert "Samples" not in brief
     assert "details    pile show run-2" in brief
+    call(store, "show", "run-2")
+    assert "details" not in capsys.readouterr().out
 
 
 def test_ls_with_a_damaged_pin_lists_artifacts_and_the_other_pins(
