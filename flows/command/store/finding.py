@@ -71,9 +71,10 @@ def newest_of(store: Store, manifests: Iterable[Manifest], what: str) -> Artifac
     raise InputError(f"no run in {store.url} has finished {what}; {_see(store)}")
 
 
-def find_run(store: Store, what: str | None) -> Run:
+def find_run(store: Store, what: str | None, others: Iterable[str] = ()) -> Run:
     """Return a run by its id, the newest of a recipe, or the newest of all.
 
+    `others` are names of what else the user may have meant.
     Raises: InputError if there is none; CorruptRecordError if it is there but cannot be read.
     """
     if what is not None and NAME.fullmatch(what) and (named := store.run(what)) is not None:
@@ -89,7 +90,7 @@ def find_run(store: Store, what: str | None) -> Run:
             f"stage/key, {_see(store)}"
         )
     meant = f"run {what!r}" if what else "run"
-    like = did_you_mean(what or "", {run.recipe_name for run in known})
+    like = did_you_mean(what or "", {*(run.recipe_name for run in known), *others})
     raise InputError(f"there is no {meant} in {store.url}; {_see(store, 'ls --runs')}{like}")
 
 

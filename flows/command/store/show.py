@@ -74,7 +74,7 @@ def show(options: argparse.Namespace) -> int:
     store = existing_store(options.store)
     if options.what and ("/" in options.what or options.what in STAGES.names()):
         return _show_artifact(find_artifact(store, options.what), options)
-    found = find_run(store, options.what)
+    found = find_run(store, options.what, others=STAGES.names())
     if options.digests:
         digests = {stage.stage: stage.content_digest for stage in found.stages}
         if options.json:

@@ -162,6 +162,8 @@ def test_show_without_runs_says_so(tmp_path: Path) -> None:
 def test_a_misspelt_run_asks_what_was_meant(store: Store) -> None:
     with pytest.raises(InputError, match="did you mean 'demo'"):
         call(store, "show", "dmeo")
+    with pytest.raises(InputError, match="did you mean 'evaluate'"):
+        call(store, "show", "evalaute")
 
 
 def test_the_end_of_a_run_leaves_details_to_show(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,7 @@ def test_without_colour_nothing_is_coloured() -> None:
 # ---- a file ---------------------------------------------------------------------------------------
 
 
-def test_a_file_gets_a_line_per_beginning_and_end_and_one_a_minute_between(
+def test_a_file_gets_a_line_per_beginning_and_end_and_fewer_and_fewer_between(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
@@ -107,12 +107,12 @@ def test_a_file_gets_a_line_per_beginning_and_end_and_one_a_minute_between(
     console = PlainConsole()
     console.hear(begins())
     console.begins.join()
-    for second in range(1, 151):
+    for second in range(1, 451):
         clock[0] = float(second)
-        console.hear(progress(second))
+        console.hear(progress(second, total=900))
     console.hear(ends())
     lines = capsys.readouterr().err.splitlines()
-    assert [line[8:].split()[1] for line in lines] == ["begins", "60", "120", "done"]
+    assert [line[8:].split()[1] for line in lines] == ["begins", "60", "180", "420", "done"]
 
 
 def test_a_cached_stage_has_no_time() -> None:
