@@ -7,7 +7,6 @@ captures, so choose a short one. Names on standard error the lines that were too
 """
 
 import argparse
-import itertools
 import os
 import re
 import shutil
@@ -132,8 +131,10 @@ def main() -> None:
     (folder / "small.yaml").write_text(RECIPE)
     try:
         with PAGE.open("w") as page:
-            for piece in itertools.chain([INTRODUCTION], sections(folder)):
-                print(piece, file=page, flush=True)
+            page.write(INTRODUCTION)
+            for piece in sections(folder):
+                page.write(f"\n{piece}\n")
+                page.flush()  # what is there already can be read meanwhile
     finally:
         tmux("kill-server")
         shutil.rmtree(folder)
