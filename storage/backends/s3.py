@@ -18,15 +18,6 @@ from typing import Any
 from storage.backends.base import StoreBackend
 from storage.errors import InputError
 
-TRIES = 2
-"""Requests per call before a server that answers 5xx or drops connections counts as away: a second or two."""
-
-ANSWER_SECONDS = 18
-"""How long a request waits for its answer. With TRIES a server that never gives one is away after 36 seconds."""
-
-CONNECT_SECONDS = 10
-"""How long a request waits for its connection."""
-
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 """What some server takes for a bucket; AWS, with its 63 small letters, is stricter, and says so itself."""
 
@@ -54,19 +45,9 @@ class S3Backend(StoreBackend):
     def filesystem(self) -> Any:
         """The s3fs file system of this process; s3fs refuses to work across a fork."""
         if self._process != os.getpid():
-            import s3fs  # noqa: PLC0415 - a quarter of a second that a local store need not pay
+            from storage.backends.s3_filesystem import connect  # noqa: PLC0415 - a quarter of a second
 
-            filesystem = s3fs.S3FileSystem(
-                skip_instance_cache=True,
-                use_listings_cache=False,  # the cache hides what other processes wrote
-                config_kwargs={
-                    "retries": {"mode": "standard", "total_max_attempts": TRIES},
-                    "connect_timeout": CONNECT_SECONDS,
-                    "read_timeout": ANSWER_SECONDS,
-                },
-            )
-            filesystem.retries = 1  # those of s3fs would multiply those of botocore
-            self._filesystem, self._process = filesystem, os.getpid()
+            self._filesystem, self._process = connect(), os.getpid()
         return self._filesystem
 
     def probe(self) -> None:

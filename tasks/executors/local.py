@@ -9,13 +9,16 @@ import copy
 import logging
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TextIO, TypeVar
 
 from datatrove.executor import LocalPipelineExecutor
+from datatrove.executor import base as executor_base
 from datatrove.pipeline.base import PipelineStep
+from datatrove.utils.logging import add_task_logger
 from datatrove.utils.stats import PipelineStats
 from loguru import logger as loguru_logger
 
@@ -63,8 +66,11 @@ def run_datatrove(
     )
     executor.names = [f"{context.writer.stage} of {shard}" for shard in shards]
     loguru_logger.remove()  # our own log carries these lines, once
-    with _watched(context, folder, tasks):
-        executor.run()
+    try:
+        with _watched(context, folder, tasks):
+            executor.run()
+    finally:
+        loguru_logger.remove()  # datatrove gives it the console again
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -112,14 +118,32 @@ class _QuietExecutor(LocalPipelineExecutor):
         return sum(stats, start=PipelineStats())
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
-        with contextlib.redirect_stderr(_Nowhere()):
-            return super()._run_for_rank(rank, local_rank, node_rank)
+        executor_base.add_task_logger = _log_to_file  # there is no setting for it
+        return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+def _log_to_file(*arguments: Any, **options: Any) -> Any:
+    """Do what datatrove's `add_task_logger` does, without the copy of every line on standard error."""
+    console = _Nowhere(sys.stderr)
+    with contextlib.redirect_stderr(console):
+        log_file = add_task_logger(*arguments, **options)
+    console.others = None
+    return log_file
 
 
 class _Nowhere:
-    """A console that shows nothing; what is written to it also stands in the task's log file."""
+    """A console that shows nothing of its thread, and nothing at all once it is no longer the console.
+
+    The process has other threads, which show the run meanwhile, on the console that was there before.
+    """
+
+    def __init__(self, others: TextIO) -> None:
+        self.others: TextIO | None = others
+        self.thread = threading.get_ident()
 
     def write(self, text: str) -> int:
+        if self.others is not None and threading.get_ident() != self.thread:
+            return self.others.write(text)
         return len(text)
 
     def flush(self) -> None:

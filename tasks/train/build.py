@@ -72,12 +72,11 @@ def out_of_memory(job: TrainingJob, status: TrainerStatus, checkpoints: Sequence
     share = config.global_batch_size // job.processes
     smaller = max((size for size in range(1, config.micro_batch_size // 2 + 1) if share % size == 0), default=0)
     step = int(checkpoints[-1].removeprefix(CHECKPOINT_PREFIX)) if checkpoints else 0
+    again = f"continues from step {step}" if step else "begins anew, since it had saved no checkpoint"
     if "micro_batch_size" not in config.outside_key():
-        then = "the run then starts anew, since with this model the micro-batch decides the result"
+        then = "the run then begins anew, since with this model the micro-batch decides the result"
     else:
-        then = (
-            f"the run then continues from step {step}" if step else "there is no checkpoint yet to continue from"
-        )
+        then = f"the run then {again}"
     advice = f"set train.micro_batch_size={smaller} (now {config.micro_batch_size}); {then}"
     if not smaller:
         advice = (
@@ -85,7 +84,7 @@ def out_of_memory(job: TrainingJob, status: TrainerStatus, checkpoints: Sequence
         )
     return Fault(
         f"the training must fit into memory, but {status.message}; if memory ran out, {advice}; else run "
-        f"it again, which continues from step {step}"
+        f"it again: it {again}"
     )
 
 

@@ -11,15 +11,15 @@ import pytest
 from botocore.exceptions import ClientError
 
 from storage.artifacts.store import Store
-from storage.backends import s3
+from storage.backends import s3, s3_filesystem
 from storage.backends.registry import open_backend
 from storage.backends.s3 import S3Backend
 from storage.errors import Fault, InputError, StoreAwayError
 
 CALLS: dict[str, Callable[[S3Backend, Path], object]] = {
     "read": lambda files, local: files.read("a/b"),
-    "write": lambda files, local: files.write("a/b", b"x"),
-    "create": lambda files, local: files.create("a/b", b"x"),
+    "write": lambda files, local: files.write("a/b", local.read_bytes()),
+    "create": lambda files, local: files.create("a/b", local.read_bytes()),
     "put": lambda files, local: files.put(local, "a/b"),
     "fetch": lambda files, local: files.fetch("a/b", local.with_suffix(".copy")),
     "size": lambda files, local: files.size("a/b"),
@@ -42,7 +42,7 @@ def local(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up after one request: for tests of what is said then."""
-    monkeypatch.setattr(s3, "TRIES", 1)
+    monkeypatch.setattr(s3_filesystem, "TRIES", 1)
 
 
 # ---- other clients of the same store -----------------------------------------------------------------
@@ -290,11 +290,25 @@ def test_s3_server_that_only_fails_is_away_after_few_requests(
     fault_server.status = 500 if code == "InternalError" else 503
     with pytest.raises(StoreAwayError, match="store must answer"):
         CALLS[call](S3Backend("s3://bucket/prefix"), local)
-    assert 1 < fault_server.requests <= 2 * s3.TRIES
+    assert 1 < fault_server.requests <= 2 * s3_filesystem.TRIES
+
+
+@pytest.mark.parametrize("size", [1, 20 << 20], ids=["small", "large"])
+@pytest.mark.parametrize("call", ["read", "write", "create", "put", "list", "delete"])
+def test_s3_server_that_says_nothing_is_away(
+    call: str, size: int, local: Path, s3_settings: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_filesystem, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(s3_filesystem, "SLOWEST_UPLOAD", 20 << 20)
+    local.write_bytes(bytes(size))
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the system takes connections, nobody reads
+        s3_settings(f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(StoreAwayError, match="store must answer"):
+            CALLS[call](S3Backend("s3://bucket/prefix"), local)
 
 
 def test_s3_server_that_fails_for_a_moment_is_asked_again(fault_server: FaultServer) -> None:
-    fault_server.failures = s3.TRIES - 1
+    fault_server.failures = s3_filesystem.TRIES - 1
     assert S3Backend("s3://bucket/prefix").read("a") == b"ok"
 
 

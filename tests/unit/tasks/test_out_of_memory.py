@@ -82,12 +82,12 @@ def test_where_nothing_is_smaller_the_model_or_the_rows_must_be() -> None:
 
 def test_where_it_continues_is_the_newest_checkpoint() -> None:
     assert "then continues from step 300" in said(KILLED, ("step-000200", "step-000300"))
-    assert "there is no checkpoint yet" in said(KILLED)
+    assert said(KILLED).endswith("else run it again: it begins anew, since it had saved no checkpoint")
 
 
 def test_a_model_whose_rows_are_mixed_starts_anew_with_another_micro_batch() -> None:
     shape = preset_shape("world-1m")
     assert isinstance(shape, WorldShape)
     text = said(KILLED, ("step-000200",), model=shape.model_copy(update={"router": "softmax_aux"}))
-    assert "set train.micro_batch_size=4 (now 8); the run then starts anew" in text
-    assert "else run it again, which continues from step 200" in text
+    assert "set train.micro_batch_size=4 (now 8); the run then begins anew" in text
+    assert "else run it again: it continues from step 200" in text

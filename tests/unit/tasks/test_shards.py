@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from loguru import logger as loguru_logger
 
 import tasks
 from storage.artifacts.store import Store
@@ -51,6 +53,21 @@ def test_every_item_is_worked_on_in_as_many_processes_as_there_may_be(tmp_path: 
 def test_error_of_a_worker_is_raised_as_it_is(tmp_path: Path, workers: int) -> None:
     with pytest.raises(InputError, match=r"^b cannot be used$"):
         for_each_shard(make_context(tmp_path, workers), ["a", "b"], Note(tmp_path, refused="b"))
+
+
+def test_work_in_this_process_leaves_the_console_to_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def say_twice(item: str) -> None:
+        sys.stderr.write(f"{item} shown\n")
+        elsewhere = threading.Thread(target=lambda: sys.stderr.write(f"{item} shown elsewhere\n"))
+        elsewhere.start()
+        elsewhere.join()
+
+    for_each_shard(make_context(tmp_path, 1), ["a", "b"], say_twice)
+    loguru_logger.warning("a line of a library")
+    shown = [f"{item} {text}" for item in "ab" for text in ("shown", "shown elsewhere")]
+    assert capsys.readouterr().err.splitlines() == shown
 
 
 @dataclass(frozen=True)
