@@ -4,8 +4,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STORE ?= pile-store
+FOLDER ?= $(HOME)/corpus
 
-.PHONY: install demo test check test-all test-kill test-kill-workers test-outage ui clean
+.PHONY: install demo test check test-all test-kill test-kill-workers test-outage captures ui clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -42,6 +43,10 @@ test-kill-workers: install
 # A store that is gone for a while in each stage, in two ways: about a quarter of an hour.
 test-outage: install
 	$(BIN)/python -m pytest tests/e2e/test_store_outage.py
+
+# What a person sees on a terminal, as docs/terminal.md; needs tmux and some ten minutes. The folder is in the page.
+captures: install
+	$(BIN)/python tests/e2e/capture_terminal.py $(FOLDER)
 
 # A Prefect server with its UI, workers and the deployments; Ctrl-C stops them.
 ui: install

@@ -8,6 +8,7 @@ from flows.chain import Step
 from flows.differences import Asked, AttemptPlan, Change, History, nearest, nearest_attempt
 from storage.artifacts.store import Artifact, Store
 from storage.errors import InputError
+from storage.wording import minute
 from tasks.core.stage import Stage, input_identity, stage_key
 
 
@@ -105,7 +106,7 @@ def _plan_stage(step: Step, inputs: dict[str, Artifact], history: History, *, fo
     identity = input_identity(stage, {role: artifact.reference for role, artifact in inputs.items()})
     key = stage_key(stage, config, identity, sources)
     if not forced and (artifact := history.store.find(stage.name, key)):
-        return StagePlan(stage, "cached", key, f"finished at {artifact.manifest.finished}", artifact=artifact)
+        return StagePlan(stage, "cached", key, f"finished {minute(artifact.manifest.finished)}", artifact=artifact)
     asked = Asked(stage, config, identity, sources)
     attempt, problem = nearest_attempt(asked, history, key), foreseen(step, inputs)
     if forced:

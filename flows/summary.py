@@ -21,6 +21,9 @@ MAIN_COUNTS = {
 }
 """The counts that say most about an artifact, in the order in which they are shown."""
 
+DETAILS = ("Training", "Bits per byte", "Samples")
+"""Tables that the end of a run leaves to `pile show`: its baselines and the warnings fit a screen."""
+
 
 def stage_rows(results: Mapping[str, StageResult]) -> list[dict[str, str]]:
     """Return one row of text per stage: stage, state, time, artifact, what it holds."""

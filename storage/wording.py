@@ -41,6 +41,11 @@ def _two_digits(count: float, unit: str) -> str:
     return f"{count:.1f} {unit}" if count < 9.95 else f"{count:.0f} {unit}"
 
 
+def minute(time_text: str) -> str:
+    """Return a time that stands in ISO 8601 to the minute, in UTC as it stands there: `2026-11-28 09:30`."""
+    return time_text[:16].replace("T", " ")
+
+
 def age(seconds: float) -> str:
     """Return how long ago something was, in one unit: `3 days`."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from traceback import TracebackException
 from typing import TextIO
 
+from flows.command.output import say
 from flows.command.parser import build_parser
 from flows.command.verbs import VERBS, Verb
 from storage.errors import Fault, InputError
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     word = next((argument for argument in given if not argument.startswith("-")), None)
     if word is not None and word not in VERBS:
         known = ", ".join(VERBS)
-        print(f"pile: a verb must be one of {known}, found {word!r}{did_you_mean(word, VERBS)}", file=sys.stderr)
+        say(f"pile: a verb must be one of {known}, found {word!r}{did_you_mean(word, VERBS)}")
         sys.exit(2)
     options = parser.parse_args(given)
     verb: Verb | None = options.verb
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with contextlib.suppress(OSError):  # the terminal may be closed, which is why we stop
             if os.environ.get(DEBUG):
                 traceback.print_exc()
-            print("\n".join([f"pile: {message}", *notes]), file=sys.stderr, flush=True)
+            say("\n".join([f"pile: {message}", *notes]))
     sys.exit(code)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import shutil
+from collections.abc import Generator
 from typing import Any
 
 from flows.command.verbs import VERBS
@@ -42,6 +43,11 @@ class _Help(argparse.HelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=min(shutil.get_terminal_size().columns, 80) - 2)
+
+    def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action, None, None]:
+        """Yield the verbs, not further in than options: argparse reckons their column without the indentation."""
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action._get_subactions()
 
 
 class _Version(argparse.Action):

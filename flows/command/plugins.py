@@ -1,9 +1,10 @@
 """The verb that shows what can be named in a recipe: the members of every seam, and their fields."""
 
 import argparse
+import textwrap
 from typing import Any
 
-from flows.command.fields import about, default_lines, default_rows
+from flows.command.fields import COLUMNS, about, default_lines, default_rows
 from flows.command.output import print_json
 from flows.plugins import CONFIGS, registries
 from flows.tables import text_table
@@ -17,7 +18,8 @@ def plugins(options: argparse.Namespace) -> int:
     if options.member is not None:
         return _show_fields(options)
     rows = [_row(registry, entry) for registry in _chosen(options.seam).values() for entry in registry.lines]
-    print_json(rows) if options.json else print(text_table(rows))
+    shown = [{name: text for name, text in row.items() if name != "reference"} for row in rows]
+    print_json(rows) if options.json else print(text_table(shown))
     return 1 if any(row["problem"] for row in rows) else 0
 
 
@@ -34,7 +36,7 @@ def _show_fields(options: argparse.Namespace) -> int:
     if options.json:
         print_json(default_rows(config))
         return 0
-    print(f"{options.member}: {about(config)}")
+    print(textwrap.fill(f"{options.member}: {about(config)}", COLUMNS, subsequent_indent="  "))
     for line in default_lines(config):
         print(f"  {line}")
     return 0

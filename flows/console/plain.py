@@ -1,4 +1,4 @@
-"""A run in a file or a pipe: a line when a stage begins and ends, at most one a minute between."""
+"""A run in a file or a pipe: a line when a stage begins and ends, less and less often between."""
 
 import sys
 import threading
@@ -7,10 +7,11 @@ import time
 from flows.console.wording import NAME_WIDTH, begin_line, finished_text, how_it_goes
 from flows.runs.events import Event, RunStarted, StageFinished, StageProgress, StageStarted
 
-BETWEEN_SECONDS = 60.0
+BETWEEN_SECONDS, LONGEST_SECONDS = 60.0, 3600.0
+"""Between two lines of a stage at work, at first and at most: each time twice as long, for it may take weeks."""
 
-BEGIN_SECONDS = 0.5
-"""A stage that has ended before is not said to begin: it was there already."""
+BEGIN_SECONDS = 30.0
+"""A stage that has ended before is not said to begin: the line of its end comes soon enough."""
 
 
 class PlainConsole:
@@ -18,6 +19,7 @@ class PlainConsole:
 
     def __init__(self) -> None:
         self.said = 0.0
+        self.between = BETWEEN_SECONDS
         self.begins = threading.Timer(0.0, lambda: None)
 
     def hear(self, event: Event) -> None:
@@ -25,15 +27,15 @@ class PlainConsole:
         if isinstance(event, RunStarted):
             _say(begin_line(event))
         elif isinstance(event, StageStarted):
-            self.said = time.monotonic()
+            self.said, self.between = time.monotonic(), BETWEEN_SECONDS
             self.begins = threading.Timer(BEGIN_SECONDS, _say, [_line(event, "begins")])
             self.begins.daemon = True
             self.begins.start()
         elif isinstance(event, StageFinished):
             self.begins.cancel()
             _say(_line(event, finished_text(event)))
-        elif isinstance(event, StageProgress) and time.monotonic() - self.said >= BETWEEN_SECONDS:
-            self.said = time.monotonic()
+        elif isinstance(event, StageProgress) and time.monotonic() - self.said >= self.between:
+            self.said, self.between = time.monotonic(), min(2 * self.between, LONGEST_SECONDS)
             _say(_line(event, how_it_goes(event)))
 
 

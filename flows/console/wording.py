@@ -22,7 +22,7 @@ def how_it_goes(event: StageProgress) -> str:
     if event.rate is not None:
         slow = event.rate < 10 and not event.unit.startswith("bytes")
         parts.append(f"{event.rate:.2g}/s" if slow else f"{amount(event.rate, event.unit)}/s")
-    if event.eta_seconds is not None:
+    if event.eta_seconds:
         parts.append(f"{duration(event.eta_seconds)} left")
     if event.note:
         parts.append(event.note)
@@ -30,5 +30,6 @@ def how_it_goes(event: StageProgress) -> str:
 
 
 def finished_text(event: StageFinished) -> str:
-    """Return what a stage came to."""
-    return f"{event.state:{STATE_WIDTH}} {duration(event.seconds):>8}  {describe(event.counts)}".rstrip()
+    """Return what a stage came to; to look one up takes no time worth telling."""
+    time = "" if event.state == "cached" else duration(event.seconds)
+    return f"{event.state:{STATE_WIDTH}} {time:>8}  {describe(event.counts)}".rstrip()

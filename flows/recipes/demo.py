@@ -48,7 +48,7 @@ def own_files() -> Recipe:
     """Text files of one's own, split by hash into training and held-out documents."""
     return make_recipe(
         name="own-files",
-        description="your .jsonl, .jsonl.zst, .jsonl.gz, .parquet or .txt files; set download.source.patterns",
+        description="your text files, of most kinds, in sizes that fit them: pile run own-files FOLDER",
         download=DownloadConfig(source=source_config("files", patterns=("corpus/*",))),
     )
 

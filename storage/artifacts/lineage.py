@@ -11,6 +11,7 @@ from typing import Literal
 from storage.artifacts.records import Manifest
 from storage.artifacts.store import Store
 from storage.errors import CorruptRecordError
+from storage.wording import minute
 
 State = Literal["finished", "changed", "missing", "damaged"]
 
@@ -95,7 +96,7 @@ class _Reader:
 
 def _lines(tree: Lineage, indent: str, name: str, shown: set[tuple[str, str, str]]) -> Iterator[str]:
     label = f"{indent}{name + ': ' if name else ''}{tree.stage}/{tree.key}"
-    details = f"{tree.content_digest:.12}  {tree.finished}".strip()
+    details = f"{tree.content_digest:.8}  {minute(tree.finished)}".strip()
     problem = f"  {tree.state.upper()}: {tree.message}" if tree.message else ""
     identity = (tree.stage, tree.key, tree.content_digest)
     if identity in shown and (tree.inputs or tree.sources):
@@ -104,6 +105,6 @@ def _lines(tree: Lineage, indent: str, name: str, shown: set[tuple[str, str, str
     shown.add(identity)
     yield f"{label}  {details}{problem}"
     for source, digest in sorted(tree.sources.items()):
-        yield f"{indent}  source {source}  {digest:.12}"
+        yield f"{indent}  source {source}  {digest:.8}"
     for input_name, upstream in tree.inputs.items():
         yield from _lines(upstream, indent + "  ", input_name, shown)

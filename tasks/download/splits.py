@@ -8,6 +8,7 @@ from typing import Any
 
 from storage.artifacts.records import Part
 from storage.formats.documents import SPLITS, TEST, VAL
+from storage.wording import counted, size
 from tasks.core.context import StageContext
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,12 @@ def report_splits(context: StageContext, parts: Sequence[Part], hold_out: Mappin
         context.table("Too small to judge by", small)
         for row in small:
             log.warning(
-                "to judge a model by, the split %s should hold %d documents and %d bytes of text at least, not %d "
-                "and %d; %s",
+                "to judge a model by, the split %s should hold %s and %s of text at least, not %s and %s; %s",
                 row["split"],
-                FEWEST_DOCUMENTS,
-                LEAST_BYTES,
-                row["documents"],
-                row["text bytes"],
+                counted(FEWEST_DOCUMENTS, "documents"),
+                size(LEAST_BYTES),
+                counted(row["documents"], "documents"),
+                size(row["text bytes"]),
                 row["what to do"],
             )
 

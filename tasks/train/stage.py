@@ -32,7 +32,7 @@ def describe_attempt(config: JsonDict, parts: Sequence[str]) -> str:
     if FINAL in parts:
         return "all steps done"
     steps = [int(part.removeprefix(CHECKPOINT_PREFIX)) for part in parts if part.startswith(CHECKPOINT_PREFIX)]
-    return f"step {max(steps)} of {config['max_steps']}" if steps else "no checkpoint yet"
+    return f"step {max(steps):,} of {config['max_steps']:,}" if steps else "no checkpoint yet"
 
 
 STAGE = Stage(

@@ -18,6 +18,7 @@ from storage.errors import InputError
 from storage.formats.documents import DOCUMENTS, TRAIN, Document, shard_prefix
 from storage.formats.tokenizer import CHECKED_TEXTS, check_round_trip, load_tokenizer
 from storage.formats.tokens import EOT, FIELD, TOKENIZER, TONE
+from storage.wording import counted, size
 from tasks.core.context import StageContext
 from tasks.train_tokenizer.config import TrainTokenizerConfig
 from tasks.train_tokenizer.sample import sample_documents, without_long_words
@@ -73,9 +74,9 @@ def _train_and_commit(
     counts["vocab_size"] = tokenizer.get_vocab_size()
     if counts["vocab_size"] < config.vocab_size:
         raise InputError(
-            f"the sample must be large enough for {config.vocab_size} tokens, found {counts['vocab_size']} in "
-            f"{counts['sample_documents']} documents of {counts['sample_bytes']} bytes; lower vocab_size or "
-            f"min_frequency, raise sample_bytes or add documents"
+            f"the sample must be large enough for {config.vocab_size:,} tokens, found {counts['vocab_size']:,} in "
+            f"{counted(counts['sample_documents'], 'documents')} of {size(counts['sample_bytes'])}; lower "
+            f"train_tokenizer.vocab_size or min_frequency, raise sample_bytes or add documents"
         )
     path = context.writer.scratch() / "tokenizer.json"
     tokenizer.save(str(path))

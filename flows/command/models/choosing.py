@@ -1,10 +1,10 @@
 """Which model of a store is meant, and what is said of it: one is never taken in silence."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from flows.command.output import say
 from flows.command.store.finding import find_artifact, newest_of
 from flows.runs.request import store_option
 from flows.stages import STAGES
@@ -42,7 +42,7 @@ class Choice:
             seconds = (datetime.now(UTC) - datetime.fromisoformat(self.finished)).total_seconds()
             recipe = f" of recipe {self.recipe}" if self.recipe else ""
             origin = f"{recipe}, made {age(seconds)} ago by run {self.run_id}"
-        print(f"model: {self.model}{origin}", file=sys.stderr)
+        say(f"model: {self.model}{origin}")
 
 
 def choose_model(store: Store, what: str | None) -> Artifact:

@@ -252,7 +252,7 @@ def _memory_rows(numbers: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _time_rows(training: dict[str, Any]) -> list[dict[str, Any]]:
     rows = {
-        "tokens": f"{training['tokens']:.4g}",
+        "tokens": f"{training['tokens']:,.0f}",
         "FLOPs": f"{training['flops']:.4g}",
         f"GPU hours at {training['mfu']:.0%} of the peak": _amount(training["gpu_hours"]),
         f"days on {counted(training['gpus'], 'GPUs')}": _amount(training["days"]),

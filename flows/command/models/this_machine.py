@@ -66,7 +66,7 @@ def machine_lines(numbers: dict[str, Any]) -> list[str]:
         f"this machine: {machine['device']} ({machine['name']}), {size(machine['memory_bytes'])} of memory",
         f"training needs at least {size(total)}: {parts}",
         "it fits" if numbers["fits"] else "it does not fit here; below is what it takes on GPUs",
-        f"{numbers['tokens']:.4g} tokens are {numbers['flops']:.4g} FLOPs",
+        f"{numbers['tokens']:,.0f} tokens are {numbers['flops']:.2g} FLOPs",
     ]
     if timed:
         lines.append(

@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from flows.command.output import print_json
+from flows.command.output import print_json, say
 from flows.command.store.finding import existing_store, find_run
 from flows.runs.record import BEAT_SECONDS, state_of
 from flows.runs.request import store_option
@@ -37,7 +37,10 @@ def status(options: argparse.Namespace) -> int:
     else:
         last = find_run(store, None)
         ago = age(_seconds_since(last.finished or last.updated or last.started))
-        print(f"nothing runs; the last run was {last.run_id} of {last.recipe_name}: {state_of(last)}, {ago} ago")
+        say(
+            f"nothing runs; the last run was {last.run_id} of {last.recipe_name}: {state_of(last)}, {ago} ago",
+            sys.stdout,
+        )
     return 0
 
 
@@ -67,7 +70,7 @@ def cancel(options: argparse.Namespace) -> int:
     run = _run_to_cancel(store, options.run)
     if not _signalled(run):
         store.ask_to_stop(run.run_id)
-        print(f"{run.run_id} runs on {run.host} and looks every {duration(BEAT_SECONDS)}", file=sys.stderr)
+        say(f"{run.run_id} runs on {run.host} and looks every {duration(BEAT_SECONDS)}")
     end = time.monotonic() + STOP_SECONDS
     while (state := state_of(run)) == "running" and time.monotonic() < end:
         time.sleep(FOLLOW_SECONDS / 2)
@@ -76,10 +79,10 @@ def cancel(options: argparse.Namespace) -> int:
         print_json(_status(run))
     elif state == "running":
         see = f"pile logs {run.run_id}{store_option(store)}"
-        print(f"{run.run_id} still runs after {duration(STOP_SECONDS)}; see `{see}`", file=sys.stderr)
+        say(f"{run.run_id} still runs after {duration(STOP_SECONDS)}; see `{see}`")
     else:
-        way_on = f"; continue with: {run.command}" if state != "done" else " before it was told"
-        print(f"{run.run_id}: {state}{_place(run)}{way_on}")
+        way_on = f"; continue with:\n  {run.command}" if state != "done" else " before it was told"
+        say(f"{run.run_id}: {state}{_place(run)}{way_on}", sys.stdout)
     return 1 if state == "running" else 0
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from flows.command.output import print_json
+from flows.command.output import print_json, say
 from flows.runs.request import RUN_COMMAND, RUN_ID, Request, new_run_id, override_text, store_option
 
 START_SECONDS = 180.0
@@ -42,7 +42,7 @@ def run_detached(options: argparse.Namespace, request: Request) -> int:
         print_json({"run": run_id, "process": process.pid, "output": str(output)})
         return 0
     where = store_option(request.store)
-    print(f"run {run_id} goes on in the background, also when this terminal is closed")
+    say(f"run {run_id} goes on in the background, also when this terminal is closed", sys.stdout)
     print(f"watch it   pile status{where}")
     print(f"its log    pile logs --follow {run_id}{where}")
     print(f"stop it    pile cancel {run_id}{where}")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+from flows.command.output import say
 from flows.command.running.asked import asked
 from flows.command.running.detach import run_detached
 from flows.command.store.finding import find_run
@@ -35,13 +36,13 @@ def run_request(request: Request, options: argparse.Namespace) -> int:
     """Run what was asked for, show it while it goes on, and print what came of it."""
     plans = make_plan(request.steps, request.store, request.force, request.recipe.name)
     for line in [] if options.quiet else attempt_lines(plans):
-        print(line, file=sys.stderr)
+        say(line)
     with _watched(options), _way_on():
         if all(plan.state == "cached" for plan in plans):
             run_id = new_run_id()
             record_cached_run(request, run_id, plans)
             if not options.quiet:
-                print("every stage is finished, nothing to do", file=sys.stderr)
+                say("every stage is finished, nothing to do")
         else:
             os.environ[RUN_COMMAND] = request.command  # Prefect hands on what a recipe is, not what was typed
             run_id = _run_with_prefect(options.recipe, request)
@@ -107,7 +108,7 @@ def _way_on() -> Iterator[None]:
             end = heard.get(RunFinished)
             if isinstance(end, RunFinished):
                 first = "after that change, " if isinstance(error, InputError) else ""
-                error.add_note(f"{_place(heard)}{first}continue with: {end.next}")
+                error.add_note(f"{_place(heard)}{first}continue with:\n  {end.next}")
             raise
 
 

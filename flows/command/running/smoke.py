@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
+from flows.command.output import say
 from flows.command.running.asked import asked
 from flows.command.running.run import run_request
 from flows.recipes.smoke import smoke_changes
@@ -34,14 +35,14 @@ def smoke(options: argparse.Namespace) -> int:
     command = request.command.replace("pile run", "pile smoke", 1)
     in_small = replace(in_small, command=command)
     if not options.quiet:
-        print(f"a run in small, with {'; '.join(said)}", file=sys.stderr)
+        say(f"a run in small, with {'; '.join(said)}")
     with _warnings() as warnings:
         run_request(in_small, options)
     if not options.json:
         stages = counted(len(in_small.steps), "stages")
-        print(f"\n{request.recipe.name} went through {stages} in small; to run it: {request.command}")
+        say(f"\n{request.recipe.name} went through {stages} in small; to run it:\n  {request.command}", sys.stdout)
         for warning in dict.fromkeys(warnings):
-            print(f"but look at: {warning}")
+            say(f"but look at: {warning}", sys.stdout)
     return 0
 
 

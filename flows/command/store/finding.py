@@ -9,6 +9,7 @@ from storage.artifacts.layout import ARTIFACTS, NAME, PINS, RUNS
 from storage.artifacts.records import Manifest, Pin, Run, decode_record
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, CorruptRecordError, InputError
+from storage.suggestions import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +71,16 @@ def newest_of(store: Store, manifests: Iterable[Manifest], what: str) -> Artifac
     raise InputError(f"no run in {store.url} has finished {what}; {_see(store)}")
 
 
-def find_run(store: Store, what: str | None) -> Run:
+def find_run(store: Store, what: str | None, others: Iterable[str] = ()) -> Run:
     """Return a run by its id, the newest of a recipe, or the newest of all.
 
+    `others` are names of what else the user may have meant.
     Raises: InputError if there is none; CorruptRecordError if it is there but cannot be read.
     """
     if what is not None and NAME.fullmatch(what) and (named := store.run(what)) is not None:
         return named  # without a look at the others, of which there may be thousands
-    for found in reversed(list(store.runs())):
+    known = list(store.runs())
+    for found in reversed(known):
         if what is None or what in (found.run_id, found.recipe_name):
             return found
     if what is None and (paths := store.paths(RUNS)):
@@ -87,7 +90,8 @@ def find_run(store: Store, what: str | None) -> Run:
             f"stage/key, {_see(store)}"
         )
     meant = f"run {what!r}" if what else "run"
-    raise InputError(f"there is no {meant} in {store.url}; {_see(store, 'ls --runs')}")
+    like = did_you_mean(what or "", {*(run.recipe_name for run in known), *others})
+    raise InputError(f"there is no {meant} in {store.url}; {_see(store, 'ls --runs')}{like}")
 
 
 def _see(store: Store, verb: str = "ls") -> str:

@@ -14,13 +14,13 @@ from flows.command.store.finding import existing_store, find_artifact, find_run,
 from flows.runs.record import state_of
 from flows.runs.request import store_option
 from flows.stages import STAGES, all_stages
-from flows.summary import describe, tables
+from flows.summary import DETAILS, describe, tables
 from flows.tables import text_table
 from storage.artifacts import lineage as lineages
 from storage.artifacts.records import Run, RunStage, RunState
 from storage.artifacts.store import Artifact, Store
 from storage.errors import CorruptFileError, CorruptRecordError
-from storage.wording import duration, progress_text, size
+from storage.wording import duration, minute, progress_text, size
 from tasks.core.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     short = dict(row)
     for name in ("finished", "started"):
         if name in row:
-            short[name] = row[name][:16].replace("T", " ")
+            short[name] = minute(row[name])
     if "bytes" in row:
         short["bytes"] = size(row["bytes"])
     return short
@@ -74,7 +74,7 @@ def show(options: argparse.Namespace) -> int:
     store = existing_store(options.store)
     if options.what and ("/" in options.what or options.what in STAGES.names()):
         return _show_artifact(find_artifact(store, options.what), options)
-    found = find_run(store, options.what)
+    found = find_run(store, options.what, others=STAGES.names())
     if options.digests:
         digests = {stage.stage: stage.content_digest for stage in found.stages}
         if options.json:
@@ -103,7 +103,7 @@ def print_run(store: Store, found: Run) -> int:
     state = state_of(found)
     print(f"run {found.run_id}, recipe {found.recipe_name}, {state}{': ' + found.error if found.error else ''}")
     print(text_table([_stage_row(store, stage, state, damage) for stage in found.stages]))
-    _print_results(store, found, damage, cut=False)
+    _print_results(store, found, damage, brief=False)
     if state not in ("done", "running") and found.command:
         print(f"continue   {found.command}")
     return damage.told()
@@ -112,7 +112,7 @@ def print_run(store: Store, found: Run) -> int:
 def print_results(store: Store, found: Run) -> int:
     """Print what people look for first after a run, and where it lies; return 1 if some of that is damaged."""
     damage = _Damage(store)
-    _print_results(store, found, damage, cut=True)
+    _print_results(store, found, damage, brief=True)
     return damage.told()
 
 
@@ -149,13 +149,13 @@ def _stage_row(store: Store, stage: RunStage, run_state: RunState, damage: _Dama
     return {
         "stage": stage.stage,
         "state": run_state if stage.state == "running" else stage.state,
-        "time": duration(stage.seconds) if stage.seconds else "",
+        "time": duration(stage.seconds) if stage.seconds and stage.state != "cached" else "",
         "key": stage.key,
         "holds": holds,
     }
 
 
-def _print_results(store: Store, found: Run, damage: _Damage, *, cut: bool) -> None:
+def _print_results(store: Store, found: Run, damage: _Damage, *, brief: bool) -> None:
     artifacts: list[tuple[Stage, Artifact]] = []
     keys = {stage.stage: stage.key for stage in found.stages if stage.key}
     for stage in (stage for stage in all_stages() if stage.name in keys):
@@ -166,13 +166,15 @@ def _print_results(store: Store, found: Run, damage: _Damage, *, cut: bool) -> N
         if stage.highlight and not stage.result:  # the tables of a folder are about its files
             with damage.noted():
                 for title, table in tables(artifact).items():
-                    print(f"\n{title}\n{text_table(table, cut=cut)}")
+                    if not (brief and title in DETAILS):
+                        print(f"\n{title}\n{text_table(table)}")
     print(f"\nartifacts  {store.url}/artifacts")
     for stage, artifact in artifacts:
         if stage.result:
             with damage.noted():
                 print(f"{stage.name:9}  {artifact.open_folder(stage.result)}")
-    print(f"details    pile show {found.run_id}{store_option(store)}")
+    if brief:
+        print(f"details    pile show {found.run_id}{store_option(store)}")
     if any(stage.result for stage, _ in artifacts):
         print(f"try it     pile generate {found.recipe_name} --prompt TEXT{store_option(store)}")
 
@@ -184,8 +186,8 @@ def _show_artifact(artifact: Artifact, options: argparse.Namespace) -> int:
     elif options.digests:
         print(f"{manifest.stage:16} {manifest.content_digest}")
     else:
-        print(f"{artifact.ref}  version {manifest.version}  digest {manifest.content_digest}")
-        print(f"made {manifest.finished} in {duration(manifest.seconds)} by run {manifest.run_id}")
+        print(f"{artifact.ref}  version {manifest.version}\ndigest {manifest.content_digest}")
+        print(f"made {minute(manifest.finished)} in {duration(manifest.seconds)} by run {manifest.run_id}")
         print(f"code {manifest.code_commit or 'unknown'}")
         for role, ref in manifest.inputs.items():
             print(f"from {role}: {ref.stage}/{ref.key}")

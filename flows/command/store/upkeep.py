@@ -13,7 +13,7 @@ from flows.tables import text_table
 from storage.artifacts.upkeep.gc import Garbage, collect, survey
 from storage.artifacts.upkeep.verify import verify_store
 from storage.errors import InputError
-from storage.wording import age, counted, size
+from storage.wording import age, counted, minute, size
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -98,5 +98,5 @@ def pin(options: argparse.Namespace) -> int:
         store.write_pin(options.name, manifest.stage, manifest.key)
     pins, damaged = readable_pins(store)
     rows = [{"pin": p.name, "artifact": f"{p.stage}/{p.key}", "created": p.created} for p in pins]
-    print_json(rows) if options.json else print(text_table(rows))
+    print_json(rows) if options.json else print(text_table([{**r, "created": minute(r["created"])} for r in rows]))
     return 1 if damaged else 0

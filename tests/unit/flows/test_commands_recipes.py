@@ -186,7 +186,20 @@ def test_command_alone_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ((), ("--quiet",)):
         code, shown = pile(capsys, *arguments)
         assert code == 0
-        assert all(f"\n    {verb}" in shown for verb in VERBS)
+        # Each in one line with what it is for, in one column: no name is longer than that leaves room for.
+        assert all(f"\n  {name:10}  {verb.about[:40]}" in shown for name, verb in VERBS.items())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("plugins", "source"), ("plugins", "source", "python-environment"), ("recipes",)]
+)
+def test_lists_fit_80_columns(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, shown = pile(capsys, *arguments)
+    assert code == 0
+    assert all(len(line) <= 80 for line in shown.splitlines())
 
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

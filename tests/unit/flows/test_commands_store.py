@@ -1,5 +1,6 @@
 """The verbs that look at a store: what damage they name, what they still show, what they refuse."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import flows
 from flows.command.parser import build_parser
 from flows.command.store.finding import find_run
+from flows.command.store.show import print_results
 from storage.artifacts.records import Run, RunStage, now
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
@@ -155,6 +157,35 @@ def test_show_without_runs_says_so(tmp_path: Path) -> None:
         InputError, match=f"^there is no run 'x' in {store.url}; see `pile ls --runs --store {store.url}`"
     ):
         call(store, "show", "x")
+
+
+def test_a_misspelt_run_asks_what_was_meant(store: Store) -> None:
+    with pytest.raises(InputError, match="did you mean 'demo'"):
+        call(store, "show", "dmeo")
+    with pytest.raises(InputError, match="did you mean 'evaluate'"):
+        call(store, "show", "evalaute")
+
+
+def test_the_end_of_a_run_leaves_details_to_show(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = ArtifactWriter(store, "evaluate", "e" * 16)
+    local = writer.scratch() / "metrics"
+    local.write_text("{}")
+    rows = {"Samples": [{"prompt": "a"}], "Before you trust": [{"warning": "small"}]}
+    part = writer.commit("metrics", {"metrics": local}, counts={})
+    nothing = {"config": {}, "inputs": {}, "sources": {}, "recipe": {}, "libraries": {}}
+    report = writer.report("tables.json", json.dumps(rows).encode())
+    writer.publish(
+        [part], reports=[report], version=1, run_id="r", code_commit="", started="", seconds=0.0, **nothing
+    )
+    run = find_run(store, "run-2")
+    stages = (*run.stages, RunStage(stage="evaluate", key="e" * 16, state="done"))
+    print_results(store, run.model_copy(update={"stages": stages}))
+    brief = capsys.readouterr().out
+    assert "Before you trust" in brief
+    assert "Samples" not in brief
+    assert "details    pile show run-2" in brief
+    call(store, "show", "run-2")
+    assert "details" not in capsys.readouterr().out
 
 
 def test_ls_with_a_damaged_pin_lists_artifacts_and_the_other_pins(

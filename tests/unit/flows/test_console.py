@@ -10,7 +10,7 @@ from flows.console import plain
 from flows.console.json_lines import JsonLines
 from flows.console.plain import PlainConsole
 from flows.console.terminal import TerminalConsole
-from flows.console.wording import how_it_goes
+from flows.console.wording import finished_text, how_it_goes
 from flows.runs.events import Event, RunStarted, StageFinished, StageProgress, StageStarted
 from flows.tables import text_table
 
@@ -77,6 +77,19 @@ def test_nothing_on_a_terminal_is_wider_than_it() -> None:
         assert len(line) <= 80, line
 
 
+def test_where_not_all_of_a_stage_fits_what_it_made_is_kept_whole() -> None:
+    shown = drawn(ends())
+    assert "5,000,000,000 tokens" in shown
+    assert "1,234,567 documents" not in shown
+    assert "…" not in shown
+
+
+def test_where_not_all_progress_fits_the_rate_gives_way() -> None:
+    shown = drawn(progress(120_000, total=400_000))
+    assert "120,000 of 400,000 steps, 96 s left, loss 5.421" in shown
+    assert "120 of 400 steps, 2.5/s, 96 s left, loss 5.421" in drawn(progress(120))
+
+
 def test_without_colour_nothing_is_coloured() -> None:
     assert "\x1b[32m" in drawn(ends(), color=True)
     assert "\x1b[32m" not in drawn(ends())
@@ -85,7 +98,7 @@ def test_without_colour_nothing_is_coloured() -> None:
 # ---- a file ---------------------------------------------------------------------------------------
 
 
-def test_a_file_gets_a_line_per_beginning_and_end_and_one_a_minute_between(
+def test_a_file_gets_a_line_per_beginning_and_end_and_fewer_and_fewer_between(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
@@ -94,12 +107,20 @@ def test_a_file_gets_a_line_per_beginning_and_end_and_one_a_minute_between(
     console = PlainConsole()
     console.hear(begins())
     console.begins.join()
-    for second in range(1, 151):
+    for second in range(1, 451):
         clock[0] = float(second)
-        console.hear(progress(second))
+        console.hear(progress(second, total=900))
     console.hear(ends())
     lines = capsys.readouterr().err.splitlines()
-    assert [line[8:].split()[1] for line in lines] == ["begins", "60", "120", "done"]
+    assert [line[8:].split()[1] for line in lines] == ["begins", "60", "180", "420", "done"]
+
+
+def test_a_cached_stage_has_no_time() -> None:
+    assert finished_text(ends("cached")).split()[:2] == ["cached", "1,234,567"]
+
+
+def test_what_is_done_has_no_time_left() -> None:
+    assert "left" not in how_it_goes(progress(400, eta_seconds=0.0))
 
 
 def test_a_stage_that_was_there_already_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,12 +168,15 @@ def test_tables_fit_the_columns_there_are(columns: int, monkeypatch: pytest.Monk
     assert " ".join(text_table(ROWS).split()).count("many") == 12  # no word is lost
 
 
-def test_a_table_that_is_cut_has_a_line_per_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    lines = text_table(ROWS, cut=True).splitlines()
-    assert len(lines) == 3
-    assert "…" in lines[1]
-    assert max(map(len, lines)) <= 80
+def test_a_date_is_not_broken_where_longer_cells_can_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    row = {"artifact": "train/0123456789abcdef", "finished": "2026-11-28 09:30", "holds": "many words " * 9}
+    assert "2026-11-28 09:30" in text_table([row])
+
+
+def test_a_column_in_which_nothing_stands_is_left_out() -> None:
+    assert text_table([{"artifact": "a", "pin": ""}, {"artifact": "b", "pin": ""}]) == "artifact\na\nb"
+    assert "pin" in text_table([{"artifact": "a", "pin": ""}, {"artifact": "b", "pin": "best"}])
 
 
 def test_no_word_is_cut_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,7 @@ def test_cancel_tells_a_run_of_this_machine_at_once(
     # The record may be read between the end of the process and its last word.
     assert "at-work: cancelled" in said or "at-work: crashed" in said
     assert "at 120 of 400 steps" in said
-    assert "continue with: pile run demo" in said
+    assert "continue with:\n  pile run demo" in said
     assert code == 0
     assert not store.is_to_stop("at-work")
 

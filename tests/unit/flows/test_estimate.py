@@ -109,6 +109,11 @@ def test_tables_of_the_235b_model_show_the_main_numbers(capsys: pytest.CaptureFi
     assert "cost" not in shown
 
 
+def test_tokens_are_counted_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("demo") == 0
+    assert "819,200 tokens are 1.3e+13 FLOPs" in capsys.readouterr().out
+
+
 def test_unknown_name_lists_presets_and_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["estimate", "world-236b"])

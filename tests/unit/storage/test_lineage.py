@@ -130,6 +130,7 @@ def test_lineage_is_drawn_once_for_each_artifact(store: Store, chain: dict[str, 
     filtered = [line for line in lines if f"filter/{KEYS['filter']}" in line]
     assert [line.endswith("(see above)") for line in filtered] == [False, True]
     assert [line.lstrip() for line in lines if "source" in line] == [
-        f"source https://mirror/pile-00.zst  {'f' * 12}"
+        f"source https://mirror/pile-00.zst  {'f' * 8}"
     ]
     assert [len(line) - len(line.lstrip()) for line in lines] == [0, 2, 4, 6, 2, 4]
+    assert all(len(line) <= 80 for line in lines)

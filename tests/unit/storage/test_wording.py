@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import storage
-from storage.wording import counted, duration, progress_text, size
+from storage.wording import counted, duration, minute, progress_text, size
 
 ROOMS = Path(storage.__file__).parents[1]
 
@@ -54,3 +54,7 @@ def test_progress_and_durations_are_worded_in_one_place() -> None:
     own = re.compile(r"done\b[^{}]*\} of \{[^{}]*total|\bdef _?duration\b")
     files = [path for room in ("flows", "tasks", "model", "storage") for path in (ROOMS / room).rglob("*.py")]
     assert [path.name for path in files if own.search(path.read_text())] == ["wording.py"]
+
+
+def test_a_time_is_told_to_the_minute() -> None:
+    assert minute("2026-11-28T09:30:59.123+00:00") == "2026-11-28 09:30"

@@ -28,9 +28,12 @@ def test_advised_share_makes_the_splits_large_enough(tmp_path: Path) -> None:
     assert too_small(download(tmp_path / "store", patterns=patterns, **shares)) == []
 
 
-def test_tiny_corpus_is_told_to_grow_and_a_source_with_splits_to_bring_more(tmp_path: Path, mirror: Path) -> None:
+def test_tiny_corpus_is_told_to_grow_and_a_source_with_splits_to_bring_more(
+    tmp_path: Path, mirror: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "a.txt").write_text("one")
     small = too_small(download(tmp_path / "store", patterns=(str(tmp_path / "a.txt"),)))
+    assert "should hold 20 documents and 50.0 kB of text at least, not 0 documents and 0 B" in caplog.text
     assert [(row["split"], row["documents"]) for row in small] == [("val", 0), ("test", 0)]
     assert all(row["what to do"].startswith("add text, or set") for row in small)
     brought = too_small(download(tmp_path / "store", url=str(mirror)))

@@ -10,7 +10,7 @@ import torch
 
 from model.families.rope.config import RopeShape
 from model.pretrained.weights import load_model
-from model.training.config import FINAL, TrainConfig
+from model.training.config import CHECKPOINT_PREFIX, FINAL, TrainConfig
 from model.training.job import ArtifactRef, TrainerStatus, TrainingJob
 from model.training.loop import train
 from storage.artifacts.store import Artifact
@@ -23,7 +23,7 @@ from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext, stage_key
 from tasks.train.build import check_execution
 from tasks.train.process import failure
-from tasks.train.stage import STAGE
+from tasks.train.stage import STAGE, describe_attempt
 
 CONFIG = TrainConfig(
     model=RopeShape(n_layers=1, n_heads=2, n_kv_heads=1, d_model=16, d_ff=24),
@@ -176,3 +176,9 @@ def test_failure_of_a_trainer_keeps_the_kind_of_its_error() -> None:
         failure(TrainerStatus(state="stopped", message="step 3 of 7"))
     )
     assert type(failure(TrainerStatus(state="failed", message="killed"))) is Fault
+
+
+def test_an_attempt_says_how_far_its_newest_checkpoint_is() -> None:
+    parts = [f"{CHECKPOINT_PREFIX}00001200", f"{CHECKPOINT_PREFIX}00000400"]
+    assert describe_attempt({"max_steps": 5000}, parts) == "step 1,200 of 5,000"
+    assert describe_attempt({"max_steps": 5000}, []) == "no checkpoint yet"

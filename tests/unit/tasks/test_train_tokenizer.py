@@ -245,7 +245,7 @@ def test_train_tokenizer_special_ids_do_not_depend_on_the_vocabulary(store: Stor
 
 
 def test_train_tokenizer_corpus_too_small_says_what_was_reached(store: Store) -> None:
-    with pytest.raises(InputError, match=r"400 tokens, found 26\d in 1 documents of 11 bytes; lower vocab_size"):
+    with pytest.raises(InputError, match=r"400 tokens, found 26\d in 1 document of 11 B; lower train_tokenizer"):
         train(store, {"train-00000": [Document("a", "s", "hello hello")]})
 
 
