@@ -7,11 +7,11 @@ import time
 from flows.console.wording import NAME_WIDTH, begin_line, finished_text, how_it_goes
 from flows.runs.events import Event, RunStarted, StageFinished, StageProgress, StageStarted
 
-BETWEEN_SECONDS, LONGEST_SECONDS = 60.0, 3600.0
+BETWEEN_SECONDS, LONGEST_SECONDS = 60.0, 600.0
 """Between two lines of a stage at work, at first and at most: each time twice as long, for it may take weeks."""
 
-BEGIN_SECONDS = 30.0
-"""A stage that has ended before is not said to begin: the line of its end comes soon enough."""
+BEGIN_SECONDS = 0.5
+"""A stage that has ended before is not said to begin: it was there already."""
 
 
 class PlainConsole:
