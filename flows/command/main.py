@@ -19,6 +19,7 @@ from typing import TextIO
 from flows.command.output import say
 from flows.command.parser import build_parser
 from flows.command.verbs import VERBS, Verb
+from flows.service.settings import quick_imports
 from storage.errors import Fault, InputError
 from storage.notice import NOTICE
 from storage.registry import load
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _show_log_lines(_log_level(options))
     try:
-        code = int(load(verb.reference)(options))
+        with quick_imports():
+            carry_out = load(verb.reference)
+        code = int(carry_out(options))
         sys.stdout.flush()
     except SystemExit:
         raise

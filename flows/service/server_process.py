@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from prefect.context import refresh_global_settings_context
+from prefect.settings import Settings
 
 from flows.service.parent import end_with_parent
 from flows.service.settings import embedded_server, quick_imports
@@ -79,6 +80,8 @@ def _serve(listener: socket.socket) -> None:
         import uvicorn  # noqa: PLC0415 - for the server alone
         from prefect.server.api import server  # noqa: PLC0415 - likewise, and it reads the settings
 
+        # Which of several apps of a process is meant; there is one, and all settings are written out for the name.
+        Settings.hash_key = lambda _: "embedded"  # type: ignore[assignment]
         in_order: Any = tuple(sorted(server.API_ROUTERS, key=lambda router: router.prefix not in USED))
         server.API_ROUTERS = in_order
         app = server.create_app(ephemeral=True)
