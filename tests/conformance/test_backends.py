@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from storage.artifacts.store import Store
-from storage.backends import s3
+from storage.backends import s3_filesystem
 from storage.backends.base import StoreBackend
 from storage.backends.patient import PatientBackend
 from storage.backends.registry import BACKENDS, open_backend
@@ -77,7 +77,7 @@ def s3_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Place:
     def unreachable() -> StoreBackend:
-        monkeypatch.setattr(s3, "TRIES", 1)
+        monkeypatch.setattr(s3_filesystem, "TRIES", 1)
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             s3_settings(f"http://127.0.0.1:{unused.getsockname()[1]}")

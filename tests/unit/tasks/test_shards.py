@@ -1,6 +1,7 @@
 """The pool of worker processes: all items are worked on, errors arrive, and nothing outlives the parent."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -56,8 +57,10 @@ def test_error_of_a_worker_is_raised_as_it_is(tmp_path: Path, workers: int) -> N
 
 
 def test_work_in_this_process_leaves_the_console_to_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("datatrove"), "disabled", True)  # our own copy, if it is shown here
+
     def say_twice(item: str) -> None:
         sys.stderr.write(f"{item} shown\n")
         elsewhere = threading.Thread(target=lambda: sys.stderr.write(f"{item} shown elsewhere\n"))
