@@ -73,8 +73,11 @@ def stop_cancelled_runs(flow_name: str, told: set[UUID]) -> list[str]:
     with get_client(sync_client=True) as client:
         for run in _under_way(client, flow_name):
             if run.id not in told and _works_on(run):
+                try:
+                    os.kill(int(run.labels[PROCESS]), signal.SIGTERM)
+                except (ProcessLookupError, PermissionError):  # it has just ended; another user's
+                    continue
                 told.add(run.id)
-                os.kill(int(run.labels[PROCESS]), signal.SIGTERM)
                 stopped.append(run.name)
     return stopped
 

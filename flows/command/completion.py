@@ -5,7 +5,7 @@ import contextlib
 from pathlib import PurePosixPath
 
 from flows.runs.store_place import store_url
-from storage.artifacts.layout import RUNS
+from storage.artifacts.layout import NAME, RUNS
 from storage.backends.registry import open_backend
 from storage.errors import Fault, InputError
 from storage.registry import load
@@ -26,5 +26,7 @@ def _print_run_ids(store: str | None) -> int:
     """Print the names of the run records without a look into any; nothing if there are none to be seen."""
     with contextlib.suppress(OSError, Fault, InputError):
         for path, _, _ in open_backend(store_url(store)).list(RUNS):
-            print(PurePosixPath(path).stem)
+            # Shells expand what they complete: nothing but a run's name may come from a store that others write.
+            if NAME.fullmatch(name := PurePosixPath(path).stem):
+                print(name)
     return 0

@@ -16,6 +16,8 @@ def print_json(value: Any) -> None:
 def say(text: str, file: TextIO | None = None) -> None:
     """Print sentences, to standard error if they are no result; on a terminal lines are broken between words."""
     file = file or sys.stderr
+    if file is None:  # closed by whoever started us: there is nobody to tell
+        return
     lines = text.splitlines()
     if file.isatty():
         lines = [part for line in lines for part in _broken(line, shutil.get_terminal_size().columns)]

@@ -10,8 +10,8 @@ from flows.runs.events import Event, RunStarted, StageFinished, StageProgress, S
 BETWEEN_SECONDS, LONGEST_SECONDS = 60.0, 600.0
 """Between two lines of a stage at work, at first and at most: each time twice as long, for it may take weeks."""
 
-BEGIN_SECONDS = 0.5
-"""A stage that has ended before is not said to begin: it was there already."""
+BEGIN_SECONDS = 15.0
+"""A stage that has ended before is not said to begin: the line of its end comes soon enough."""
 
 
 class PlainConsole:

@@ -1,8 +1,11 @@
-"""The process of an embedded Prefect server: a fork of the one that runs the flow.
+"""The processes of an embedded Prefect server: forks of the one that runs the flow.
 
-A server started from nothing would import again what the flow's process has imported, two seconds of CPU.
+A server started from nothing would import again what the flow's process has imported, two seconds of CPU. Between
+the two stands a guard, which starts the server again when it is killed.
 """
 
+import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -10,6 +13,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,88 +27,122 @@ USED = ("/admin", "/flows", "/flow_runs", "/task_runs", "/logs", "/artifacts", "
 """Parts of Prefect's API that a flow run asks for. FastAPI prepares a part when a request first passes it on the
 way to its own, so these come first, and the others are prepared only if somebody asks for one."""
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
-PAUSE_SECONDS = 1.0
-"""Before a server that was killed is started again."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before a server that was killed is started again; the pause doubles each time."""
+
+ANSWER_SECONDS = 5
+"""How long a server that is to end may take for the answers that it owes."""
 
 
-def keep_serving(listener: socket.socket, log_file: Path, parent: int, inherited: list[int]) -> None:
-    """Have a server answer on `listener` until SIGTERM, or the end of `parent`, the process that was forked.
+def start_guard(listener: socket.socket, log_file: Path) -> int:
+    """Fork a guard, whose server answers on `listener` and writes to `log_file`; return the guard's process id.
 
-    The server is a fork of the present process. When it is killed another takes its place, at the same socket, in
-    which requests wait meanwhile; what it knew stands in its database. When it ends by itself it cannot be helped.
-    `inherited` are the descriptors of the parent that are none of the server's business.
+    It leads a process group of its own, and both end with the present process. A server that ends by itself, since
+    it cannot start, is not started again: the guard ends too, and with it the socket.
     """
-    _separate(log_file, parent, inherited)
-    keeper = _Keeper()
-    while keeper.start(listener):
-        time.sleep(PAUSE_SECONDS)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError):
+            stream.flush()  # else the fork would write again what waits in them
+    parent = os.getpid()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the fork has no handler of its own yet
+    guard = os.fork()
+    if not guard:
+        _be(lambda: _guard(listener, log_file, parent))
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return guard
 
 
-class _Keeper:
-    """The parent of the server."""
-
-    def __init__(self) -> None:
-        self.server = 0
-        self.is_ending = False
-
-    def start(self, listener: socket.socket) -> bool:
-        """Start a server and wait for its end; return whether it was killed, and by others."""
-        keeper = os.getpid()
-        self.server = os.fork()
-        if not self.server:
-            _be_server(listener, keeper)
-        signal.signal(signal.SIGTERM, self._end)
-        _, status = os.waitpid(self.server, 0)
-        return os.WIFSIGNALED(status) and not self.is_ending
-
-    def _end(self, number: int, _frame: object) -> None:
-        self.is_ending = True
-        os.kill(self.server, number)
-
-
-def _be_server(listener: socket.socket, keeper: int) -> NoReturn:
+def _be(process: Callable[[], None]) -> NoReturn:
+    """Do what the present process was forked for and leave: nothing of its parent's may go on in it."""
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _end_with(keeper)
-        _serve(listener)
-    except BaseException:  # noqa: BLE001 - whatever it is, nothing of the keeper's may go on in its fork
+        process()
+    except BaseException:  # noqa: BLE001 - whatever it is
         traceback.print_exc()
     os._exit(1)
 
 
-def _serve(listener: socket.socket) -> None:
+def _guard(listener: socket.socket, log_file: Path, parent: int) -> None:
+    _separate(listener, log_file, parent)
+    guard, pause = _Guard(), FIRST_PAUSE
+    while guard.serve(listener):
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+class _Guard:
+    """The parent of the server. SIGTERM ends both."""
+
+    def __init__(self) -> None:
+        self.server = 0
+        self.is_ending = False
+        signal.signal(signal.SIGTERM, self._end)
+
+    def serve(self, listener: socket.socket) -> bool:
+        """Start a server and wait for its end; return whether it was killed, and by others."""
+        guard = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        server = os.fork()
+        if not server:
+            _be(lambda: _serve(listener, guard))
+        self.server = server
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        _, status = os.waitpid(server, 0)
+        self.server = 0
+        return os.WIFSIGNALED(status) and not self.is_ending
+
+    def _end(self, number: int, _frame: object) -> None:
+        self.is_ending = True
+        if not self.server:
+            os._exit(0)  # between two servers
+        os.kill(self.server, number)
+
+
+def _serve(listener: socket.socket, guard: int) -> None:
+    _let_signals_end_it(guard)
     os.environ.update(embedded_server())
     refresh_global_settings_context()
     with quick_imports():
         import uvicorn  # noqa: PLC0415 - for the server alone
         from prefect.server.api import server  # noqa: PLC0415 - likewise, and it reads the settings
 
-        # Which of several apps of a process is meant; there is one, and all settings are written out for the name.
+        # Prefect names an app by all its settings, 0.2 s to write out, to find it again. Here there is one.
         Settings.hash_key = lambda _: "embedded"  # type: ignore[assignment]
         in_order: Any = tuple(sorted(server.API_ROUTERS, key=lambda router: router.prefix not in USED))
         server.API_ROUTERS = in_order
         app = server.create_app(ephemeral=True)
-    config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="on")
+    config = uvicorn.Config(
+        app, log_level="error", access_log=False, lifespan="on", timeout_graceful_shutdown=ANSWER_SECONDS
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _separate(log_file: Path, parent: int, inherited: list[int]) -> None:
+def _separate(listener: socket.socket, log_file: Path, parent: int) -> None:
     """Leave the terminal, files, locks, log and signal handlers of the parent alone."""
     os.setsid()  # Ctrl-C reaches the run first, which still talks to the server
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_DFL)
-    _end_with(parent)
-    output = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    for source, stream in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
-        os.dup2(source, stream)
-    for descriptor in inherited:  # locks among them
-        os.close(descriptor)
+    _let_signals_end_it(parent)
+    with log_file.open("ab") as output, open(os.devnull, "rb") as nothing:
+        streams = [above_standard_streams(file.fileno()) for file in (nothing, output, output)]
+    for stream, descriptor in enumerate(streams):
+        os.dup2(descriptor, stream)
+    for descriptor in map(int, os.listdir("/dev/fd")):  # locks of the parent among them
+        if descriptor > 2 and descriptor != listener.fileno():
+            with contextlib.suppress(OSError):  # the one that listed them
+                os.close(descriptor)
     sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - open as long as the process
     logging.getLogger().handlers.clear()
 
 
-def _end_with(parent: int) -> None:
+def above_standard_streams(descriptor: int) -> int:
+    """Return a copy of a descriptor that is none of a standard stream, though one of those may be closed."""
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def _let_signals_end_it(parent: int) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if sys.platform == "linux":
         end_with_parent()
         if os.getppid() != parent:

@@ -20,10 +20,13 @@ ANSWER_SECONDS = 18
 CONNECT_SECONDS = 10
 """How long a request waits for its connection."""
 
-SLOWEST_UPLOAD = 30_000
-"""Bytes a second of one request below which it counts as stuck: several go on at once."""
+SLOWEST_UPLOAD = 20_000
+"""Bytes a second of one request below which it counts as stuck."""
 
-PART_BYTES = 8 << 20
+PARTS_AT_ONCE = 3
+"""Of one file. A slow line is shared by few, and connections stay free for records and leases."""
+
+PART_BYTES = 5 << 20
 """Of a large file, sent as one request: a silent server is noticed after the time that this may take."""
 
 MOST_PARTS = 10_000
@@ -59,11 +62,14 @@ class LimitedS3(s3fs.S3FileSystem):  # type: ignore[misc]  # s3fs has no types
             return await call
         seconds = TRIES * ANSWER_SECONDS + len(body) / SLOWEST_UPLOAD
         try:
-            return await asyncio.wait_for(call, seconds)
+            async with asyncio.timeout(seconds) as limit:
+                return await call
         except TimeoutError:
+            if not limit.expired():
+                raise
             # Not a TimeoutError: fsspec would replace it by one without a text.
             raise ClientError(f"{len(body):,} bytes were not taken within {seconds:.0f} s") from None
 
     async def _put_file(self, lpath: str, rpath: str, **options: Any) -> None:
         part_bytes = max(PART_BYTES, math.ceil(os.path.getsize(lpath) / MOST_PARTS))
-        await super()._put_file(lpath, rpath, chunksize=part_bytes, **options)
+        await super()._put_file(lpath, rpath, chunksize=part_bytes, max_concurrency=PARTS_AT_ONCE, **options)

@@ -7,18 +7,18 @@ completion files: those say that a rank finished, not with which input and setti
 import contextlib
 import copy
 import logging
+import os
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, TextIO, TypeVar
+from typing import Any, Generic, TypeVar
 
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.executor import base as executor_base
+from datatrove.io import DataFolder
 from datatrove.pipeline.base import PipelineStep
-from datatrove.utils.logging import add_task_logger
 from datatrove.utils.stats import PipelineStats
 from loguru import logger as loguru_logger
 
@@ -30,6 +30,7 @@ log = logging.getLogger("datatrove")
 ItemT = TypeVar("ItemT")
 
 POLL_SECONDS = 0.5
+LOG_FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level: <8} | {name}:{function}:{line} - {message}"
 LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\d \S+ \| (?P<level>\w+) +\| \S+ - (?P<message>.*)$")
 
 
@@ -109,7 +110,7 @@ class _QuietExecutor(LocalPipelineExecutor):
                 stats.append(self._run_for_rank(rank))
         else:
             stats = run_in_workers(
-                self._run_for_rank,
+                self._run_in_worker,
                 range(self.tasks),
                 self.workers,
                 name=lambda rank: self.names[rank],
@@ -117,37 +118,23 @@ class _QuietExecutor(LocalPipelineExecutor):
             )
         return sum(stats, start=PipelineStats())
 
+    def _run_in_worker(self, rank: int) -> PipelineStats:
+        # What libraries print stands in no order among the lines of other workers, and breaks those that grow.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            return self._run_for_rank(rank)
+
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
         executor_base.add_task_logger = _log_to_file  # there is no setting for it
         return super()._run_for_rank(rank, local_rank, node_rank)
 
 
-def _log_to_file(*arguments: Any, **options: Any) -> Any:
+def _log_to_file(logging_dir: DataFolder, rank: int, *_: Any, **__: Any) -> Any:
     """Do what datatrove's `add_task_logger` does, without the copy of every line on standard error."""
-    console = _Nowhere(sys.stderr)
-    with contextlib.redirect_stderr(console):
-        log_file = add_task_logger(*arguments, **options)
-    console.others = None
+    loguru_logger.remove()
+    log_file = logging_dir.open(f"logs/task_{rank:05d}.log", "w")
+    loguru_logger.add(log_file, level="DEBUG", format=LOG_FORMAT)
+    loguru_logger.info(f"Launching pipeline for {rank=}")
     return log_file
-
-
-class _Nowhere:
-    """A console that shows nothing of its thread, and nothing at all once it is no longer the console.
-
-    The process has other threads, which show the run meanwhile, on the console that was there before.
-    """
-
-    def __init__(self, others: TextIO) -> None:
-        self.others: TextIO | None = others
-        self.thread = threading.get_ident()
-
-    def write(self, text: str) -> int:
-        if self.others is not None and threading.get_ident() != self.thread:
-            return self.others.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        pass
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ captures, so choose a short one. Names on standard error the lines that were too
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -130,14 +131,12 @@ def main() -> None:
     set_environment(folder)
     (folder / "small.yaml").write_text(RECIPE)
     try:
-        with PAGE.open("w") as page:
-            page.write(INTRODUCTION)
-            for piece in sections(folder):
-                page.write(f"\n{piece}\n")
-                page.flush()  # what is there already can be read meanwhile
+        pieces = list(sections(folder))
     finally:
-        tmux("kill-server")
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):  # there may be none
+            tmux("kill-server")
         shutil.rmtree(folder)
+    PAGE.write_text("\n".join([INTRODUCTION, *(f"{piece}\n" for piece in pieces)]))
 
 
 def set_environment(folder: Path) -> None:

@@ -1,12 +1,13 @@
-"""The Prefect server of one command: a fork that shares nothing with its parent but its life."""
+"""The Prefect server of one command: forks that share nothing with their parent but its life."""
 
 import os
-import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from flows.service.server import is_server
 
 PARENT = """
-import fcntl, sys, time
+import fcntl, os, sys
 from pathlib import Path
 from flows.service import settings
 settings.apply()
@@ -24,66 +25,106 @@ from flows.service.embedded import start_server
 home = Path(sys.argv[1])
 with open(sys.argv[1] + ".lock", "w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    print("written-once ", end="")
+    if sys.stdout:
+        print("written-once ", end="")
     url = start_server(home)
-print(url, flush=True)
-time.sleep(600)
+if os.fork() == 0:
+    sys.exit(0)  # a child that ends as processes do
+os.wait()
+(home / "url").write_text(url)
+if sys.stdin:
+    print("started", flush=True)
+    sys.stdin.readline()
 """
 
 
-@pytest.fixture
-def parent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    home = tmp_path / "home"
+def command(home: Path) -> tuple[list[str], dict[str, str]]:
     environment = {**os.environ, "PREFECT_HOME": str(home), "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-c", PARENT, str(home)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    return [sys.executable, "-c", PARENT, str(home)], environment
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    line, environment = command(tmp_path / "home")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(line, env=environment, text=True, **pipes) as process:
         try:
             assert process.stdout is not None
-            said, url = process.stdout.readline().split()
-            assert said == "written-once"  # what waited in the parent's buffer when it was forked
-            yield process, url
+            said = process.stdout.readline().split()
+            assert said == ["written-once", "started"]  # the first waited in a buffer when the parent was forked
+            yield process
         finally:
             process.kill()
 
 
-def test_server_keeps_no_lock_or_file_of_its_parent_and_ends_with_it(
-    parent: tuple[subprocess.Popen[str], str], tmp_path: Path
+def processes(parent: subprocess.Popen[str]) -> list[psutil.Process]:
+    [guard] = psutil.Process(parent.pid).children()
+    [server] = guard.children()
+    return [guard, server]
+
+
+def half_a_request(url: str) -> socket.socket:
+    client = socket.create_connection((str(urlsplit(url).hostname), int(urlsplit(url).port or 0)))
+    client.sendall(b"POST /api/flows/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+    return client
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_server_keeps_no_lock_of_its_parent_and_ends_with_it(
+    parent: subprocess.Popen[str], tmp_path: Path, killed: bool
 ) -> None:
-    process, url = parent
+    url = (tmp_path / "home" / "url").read_text()
     assert is_server(url)
-    locks = [tmp_path / "home.lock", tmp_path / "home" / "embedded-server.lock"]
-    for lock in locks:
+    for lock in (tmp_path / "home.lock", tmp_path / "home" / "embedded-server.lock"):
         subprocess.run(["flock", "--nonblock", str(lock), "true"], check=True)
-    process.send_signal(signal.SIGKILL)
-    wait_until(lambda: not is_server(url))
+    both = processes(parent)
+    with half_a_request(url):
+        if killed:
+            parent.kill()
+        elif parent.stdin is not None:
+            parent.stdin.close()
+        _, left = psutil.wait_procs(both, timeout=30)
+        assert left == []
 
 
 def test_server_that_is_killed_is_started_again_with_the_same_address(
-    parent: tuple[subprocess.Popen[str], str],
+    parent: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    process, url = parent
-    [keeper] = psutil.Process(process.pid).children()
-    [server] = keeper.children()
+    url = (tmp_path / "home" / "url").read_text()
+    guard, server = processes(parent)
     server.kill()
     wait_until(lambda: is_server(url, 60))
-    keeper.terminate()
-    psutil.wait_procs([server, keeper], timeout=20)
-    assert not is_server(url)
+    again = guard.children()
+    guard.terminate()
+    _, left = psutil.wait_procs([guard, *again], timeout=20)
+    assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.1)
 
 
+def test_server_starts_without_standard_streams(tmp_path: Path) -> None:
+    line, environment = command(tmp_path / "home")
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *line], env=environment, timeout=120, check=True)
+    assert (tmp_path / "home" / "url").read_text().startswith("http://127.0.0.1:")
+
+
 def test_server_that_cannot_start_is_told_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "home" / "prefect.db").mkdir(parents=True)
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "home"), "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-c", PARENT, str(tmp_path / "home")]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    line, environment = command(tmp_path / "home")
+    said = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
     assert "Fault: the Prefect server of this run must answer" in said.stderr
     log_file = tmp_path / "home" / "embedded-server.log"
     assert str(log_file) in said.stderr
     assert "unable to open database file" in log_file.read_text()
+
+
+def test_home_that_is_no_folder_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    line, environment = command(tmp_path / "home")
+    said = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
+    assert "InputError: PREFECT_HOME must be a folder" in said.stderr

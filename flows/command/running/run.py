@@ -72,6 +72,8 @@ def _watched(options: argparse.Namespace) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if options.json:
             stack.enter_context(listening(_or_silent(JsonLines().hear)))
+        elif sys.stderr is None:
+            pass  # closed: there is nobody to tell
         elif not options.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             from flows.console.terminal import TerminalConsole  # noqa: PLC0415 - rich, for a terminal alone
 

@@ -59,8 +59,8 @@ def completed(script: Path, words: str, **environment: str) -> list[str]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A store with two runs, whose records nobody has to read."""
-    for run in ("20261128T000000-aaaaaa", "20261129T000000-bbbbbb"):
+    """A store with two runs, whose records nobody has to read, and a name that a shell would carry out."""
+    for run in ("20261128T000000-aaaaaa", "20261129T000000-bbbbbb", "20$(echo${IFS}oh)"):
         path = tmp_path / "store" / "runs" / f"{run}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("not JSON")

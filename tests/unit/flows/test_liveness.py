@@ -109,3 +109,18 @@ def test_cancelled_run_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     told: set[UUID] = set()
     assert [liveness.stop_cancelled_runs("f", told) for _ in range(2)] == [["demo"], []]
     assert signals == [(os.getpid(), signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])
+def test_cancelled_run_that_cannot_be_told_stops_no_other(monkeypatch: pytest.MonkeyPatch, error: type) -> None:
+    overdue = [in_state(61).model_copy(update={"id": uuid4(), "name": name}) for name in ("gone", "demo")]
+    answers = [error(), None]
+    monkeypatch.setattr(liveness, "get_client", lambda **_: nullcontext())
+    monkeypatch.setattr(liveness, "_under_way", lambda *_: overdue)
+
+    def kill(*_: int) -> None:
+        if answer := answers.pop(0):
+            raise answer
+
+    monkeypatch.setattr(liveness.os, "kill", kill)
+    assert liveness.stop_cancelled_runs("f", set()) == ["demo"]

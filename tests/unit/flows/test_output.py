@@ -32,6 +32,11 @@ def test_elsewhere_a_line_stays_a_line() -> None:
     assert file.getvalue() == f"{SENTENCE}\n{COMMAND}\n"
 
 
+def test_without_a_standard_error_there_is_nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    say(SENTENCE)
+
+
 def test_an_empty_line_stays() -> None:
     terminal = Terminal()
     say("\nthe end", terminal)
