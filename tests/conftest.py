@@ -1,6 +1,7 @@
-"""Small inputs that several packages' tests train on."""
+"""What tests share: small inputs to train on, and loggers as they were."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,20 @@ from storage.artifacts.writer import ArtifactWriter
 from storage.formats.packed import PackedFormat, SequenceWriter
 from storage.formats.probes import NO_LABEL, Probes
 from storage.formats.tokens import SEQUENCES, TokenFormat
+from tasks.core.loggers import LOGGERS
 
 VOCAB_SIZE, LENGTH, EOT = 61, 16, 0
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    """Take back that `main` shows log lines on its standard error: later tests would log into a closed stream."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, level, propagate, handlers in before:
+        logger.setLevel(level)  # not the attribute: what loggers below it remember of it is forgotten
+        logger.propagate, logger.handlers[:] = propagate, handlers
 
 
 @dataclass(frozen=True)

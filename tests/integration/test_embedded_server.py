@@ -14,6 +14,8 @@ import pytest
 
 from flows.service.server import is_server
 
+pytestmark = pytest.mark.slow  # each starts a server
+
 PARENT = """
 import fcntl, os, sys
 from pathlib import Path
