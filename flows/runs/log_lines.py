@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from flows.runs.events import Logged
-from tasks.core.loggers import LOGGERS
+from tasks.core.loggers import heard_by
 
 MOST_EARLY = 10_000
 """Lines that are kept for a run to begin; of more the last."""
@@ -29,17 +29,8 @@ class _LogLines(logging.Handler):
 @contextlib.contextmanager
 def hearing(run_id: str, take: Callable[[Logged], object]) -> Iterator[None]:
     """Hand on what is logged from here on, from INFO on."""
-    handler = _LogLines(run_id, take)
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    for logger in loggers:
-        logger.addHandler(handler)
-        if logger.getEffectiveLevel() > logging.INFO:
-            logger.setLevel(logging.INFO)
-    try:
+    with heard_by(_LogLines(run_id, take)):
         yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
 
 
 class _Early:

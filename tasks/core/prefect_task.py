@@ -33,7 +33,7 @@ from storage.config import Config
 from storage.errors import InputError, LostWorkersError, StoreAwayError
 from storage.wording import duration, progress_text
 from tasks.core.context import TABLES
-from tasks.core.loggers import LOGGERS
+from tasks.core.loggers import heard_by
 from tasks.core.markdown import is_prose, text_blocks
 from tasks.core.pace import Pace
 from tasks.core.runner import run_stage
@@ -81,7 +81,7 @@ def run_as_task(
         retry_condition_fn=_may_heal,
     )
     def run() -> Any:
-        with _log_lines_in_the_run(), _progress_in_the_run(stage, context, place) as watched:
+        with heard_by(_RunLogHandler(get_run_logger())), _progress_in_the_run(stage, context, place) as watched:
             # A retry goes on with the parts that the forced first attempt has finished.
             resume = not force or next(attempts) > 1
             try:
@@ -119,23 +119,8 @@ def _may_heal(task: Any, task_run: Any, state: State[Any]) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _log_lines_in_the_run() -> Iterator[None]:
-    handler = _RunLogHandler(get_run_logger())
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    for logger in loggers:
-        logger.addHandler(handler)
-        if logger.getEffectiveLevel() > logging.INFO:
-            logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
-
-
 class _RunLogHandler(logging.Handler):
-    """Hands records to the logger of the task run.
+    """Hands records to the logger of the task run, tracebacks included.
 
     Also from threads: those know neither the run nor Prefect's settings, so the task's context goes along.
     """
@@ -146,7 +131,7 @@ class _RunLogHandler(logging.Handler):
         self.context = contextvars.copy_context()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.context.copy().run(self.target.log, record.levelno, "%s", record.getMessage())
+        self.context.copy().run(self.target.log, record.levelno, "%s", self.format(record))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from flows.recipes.smoke import smoke_changes
 from flows.runs.log_lines import kept_until_the_run_begins
 from flows.runs.request import Request, open_store
 from storage.wording import counted
-from tasks.core.loggers import LOGGERS
+from tasks.core.loggers import heard_by
 
 FOLDER = "smoke"
 """Where it lies: what was found once is not made again by the next try, and nothing else looks there."""
@@ -52,10 +52,5 @@ def _warnings() -> Iterator[list[str]]:
     found: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
-    for name in LOGGERS:
-        logging.getLogger(name).addHandler(handler)
-    try:
+    with heard_by(handler):
         yield found
-    finally:
-        for name in LOGGERS:
-            logging.getLogger(name).removeHandler(handler)
