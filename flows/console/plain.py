@@ -1,4 +1,4 @@
-"""A run in a file or a pipe: a line when a stage ends, for longer ones when they begin and now and then between."""
+"""A run in a file or a pipe: a line when a stage ends, for longer ones when they begin and at times between."""
 
 import sys
 import threading
