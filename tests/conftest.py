@@ -23,13 +23,17 @@ from tasks.core.loggers import LOGGERS
 VOCAB_SIZE, LENGTH, EOT = 61, 16, 0
 
 
+AT_FIRST = [
+    (logger, logger.level, logger.propagate, tuple(logger.handlers)) for logger in map(logging.getLogger, LOGGERS)
+]
+"""Loggers before any test: a fixture of a whole module that calls `main` comes before those of its tests."""
+
+
 @pytest.fixture(autouse=True)
-def loggers_as_before() -> Iterator[None]:
+def loggers_as_at_first() -> Iterator[None]:
     """Take back that `main` shows log lines on its standard error: later tests would log into a closed stream."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
     yield
-    for logger, level, propagate, handlers in before:
+    for logger, level, propagate, handlers in AT_FIRST:
         logger.setLevel(level)  # not the attribute: what loggers below it remember of it is forgotten
         logger.propagate, logger.handlers[:] = propagate, handlers
 
