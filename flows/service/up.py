@@ -114,8 +114,7 @@ class LocalServices:
 
         if register:
             zombies.register()
-        for name in zombies.mark_dead_runs(FLOW):
-            self.say(f"run {name} is marked as crashed: its process is gone")
+        zombies.mark_dead_runs(FLOW)  # it logs each
         for name in zombies.stop_cancelled_runs(FLOW, self.told):
             self.say(f"run {name} is told to stop: it was cancelled, but no worker of now started it")
 
