@@ -91,7 +91,7 @@ class Report:
 
     def _stage_rows(self) -> list[dict[str, str]]:
         made = {row["stage"]: row for row in stage_rows(self.results)}
-        nothing = {"time": "", "artifact": "", "holds": ""}
+        nothing = {"time": "", "key": "", "holds": ""}
         rows = []
         for step in self.request.steps:
             name = step.stage.name

@@ -26,13 +26,13 @@ DETAILS = ("Training", "Bits per byte", "Samples")
 
 
 def stage_rows(results: Mapping[str, StageResult]) -> list[dict[str, str]]:
-    """Return one row of text per stage: stage, state, time, artifact, what it holds."""
+    """Return one row of text per stage: stage, state, time, key, what it holds."""
     return [
         {
             "stage": name,
             "state": "cached" if result.cached else "done",
             "time": duration(result.seconds),
-            "artifact": result.artifact.ref,
+            "key": result.artifact.manifest.key,
             "holds": describe(result.artifact.counts),
         }
         for name, result in results.items()

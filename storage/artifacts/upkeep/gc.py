@@ -167,7 +167,7 @@ def _artifact_garbage(store: Store, needs: Needs, oldest: float, planned: float)
 def _artifact(needs: Needs, ref: Ref, garbage: Garbage) -> Garbage:
     manifest = needs.manifests.get(ref)
     if manifest is None:
-        return replace(garbage, reason="unfinished, and nobody works on it or can go on with it")
+        return replace(garbage, reason="unfinished, nobody works on it, and no run that stays would go on with it")
     newer = needs.replacement(manifest)
     recipe = recipe_of(manifest)
     return replace(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prefect.exceptions import TerminationSignal
@@ -23,10 +24,15 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
     return Report(request, "run-1")
 
 
+def made(stage: str, **fields: Any) -> SimpleNamespace:
+    artifact = SimpleNamespace(ref=f"{stage}/k", manifest=SimpleNamespace(key="k"), counts={}, **fields)
+    return SimpleNamespace(artifact=artifact, cached=False, seconds=1.0)
+
+
 def stop(report: Report, error: BaseException) -> list[str]:
-    artifact = SimpleNamespace(ref="download/k", counts={"documents": 3})
     report.begins("download")
-    report.results["download"] = SimpleNamespace(artifact=artifact, cached=True, seconds=0.1)
+    report.results["download"] = made("download")
+    report.results["download"].cached = True
     assert report.begins("filter") == "stage 2 of 2"
     report.watch(lambda *_: None)(1200, 4000, "shards")
     report.ended = error
@@ -69,8 +75,7 @@ def test_command_for_the_model_names_the_store_where_it_must(
     if is_default:
         monkeypatch.setenv("PILE_STORE", url)
     publish = SimpleNamespace(name="publish", result="model", highlight=False)
-    artifact = SimpleNamespace(ref="publish/k", counts={}, open_folder=lambda _: Path("folder"))
-    report.results["publish"] = SimpleNamespace(artifact=artifact, cached=False, seconds=1.0)
+    report.results["publish"] = made("publish", open_folder=lambda _: Path("folder"))
     report.request = replace(report.request, steps=(SimpleNamespace(stage=publish),))  # type: ignore[arg-type]
     where = "" if is_default else f" --store {url}"
     assert f"Or: `pile generate publish/k --prompt 'Once upon a time'{where}`" in report.markdown()
@@ -79,14 +84,13 @@ def test_command_for_the_model_names_the_store_where_it_must(
 def test_page_lists_why_stages_ran_below_the_table_whose_lines_are_not_broken(report: Report) -> None:
     report.reasons = {"download": "never asked for", "filter": "differs from filter/k; filter.subsets a -> b | c"}
     lines = stop(report, Fault("the store is away"))
-    assert "| stage | state | time | artifact | holds |" in lines
+    assert "| stage | state | time | key | holds |" in lines
     assert lines[-2:] == ["", "- **filter**: differs from filter/k; filter.subsets a -\\> b \\| c"]
 
 
 def test_page_names_stages_together_that_ran_for_one_reason(report: Report) -> None:
     report.reasons = dict.fromkeys(("download", "filter"), "what it reads is new")
-    artifact = SimpleNamespace(ref="download/k", counts={})
-    report.results["download"] = SimpleNamespace(artifact=artifact, cached=False, seconds=1.0)
+    report.results["download"] = made("download")
     report.begins("filter")
     assert report.markdown().splitlines()[-1] == "- **download, filter**: what it reads is new"
 
