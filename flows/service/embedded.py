@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from flows.service.server import START_SECONDS, is_server
 from flows.service.server_process import above_standard_streams, start_guard
@@ -24,25 +25,27 @@ def start_server(home: Path) -> str:
     """
     # One at a time: two servers that set up the same new database at once break each other. The lock goes with
     # the process, and its file is never removed.
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        lock = (home / "embedded-server.lock").open("w")
-    except OSError as error:
-        raise InputError(f"PREFECT_HOME must be a folder that can be written to, but {home}: {error}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return _start_server_alone(home)
+    with contextlib.ExitStack() as files:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            log = files.enter_context((home / "embedded-server.log").open("ab"))
+            lock = files.enter_context((home / "embedded-server.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise InputError(
+                f"PREFECT_HOME must be a folder that can be written to, but {home}: {error}"
+            ) from error
+        return _start_server_alone(log)
 
 
-def _start_server_alone(home: Path) -> str:
-    log_file = home / "embedded-server.log"
+def _start_server_alone(log: BinaryIO) -> str:
     with _listener() as listener:  # a request waits in it until the server takes it
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        guard = start_guard(listener, log_file)
+        guard = start_guard(listener, log)
     atexit.register(_stop, guard, os.getpid())
     # The guard and the server alone hold the socket now: if they end, so does the wait.
     if not is_server(url, START_SECONDS):
-        raise Fault(f"the Prefect server of this run must answer at {url}, but did not; see {log_file}")
+        raise Fault(f"the Prefect server of this run must answer at {url}, but did not; see {log.name}")
     return url
 
 

@@ -14,8 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from prefect.context import refresh_global_settings_context
 from prefect.settings import Settings
@@ -29,15 +28,15 @@ way to its own, so these come first, and the others are prepared only if somebod
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before a server that was killed is started again; the pause doubles each time."""
+FIRST_PAUSE, LONGEST_PAUSE, HEALTHY_SECONDS = 1.0, 60.0, 300.0
+"""Seconds before a server that was killed is started again; the pause doubles until one has lived long enough."""
 
 ANSWER_SECONDS = 5
-"""How long a server that is to end may take for the answers that it owes."""
+"""How long a server that is to end may take for the answers that it owes; after twice that it is killed."""
 
 
-def start_guard(listener: socket.socket, log_file: Path) -> int:
-    """Fork a guard, whose server answers on `listener` and writes to `log_file`; return the guard's process id.
+def start_guard(listener: socket.socket, log: BinaryIO) -> int:
+    """Fork a guard, whose server answers on `listener` and writes to `log`; return the guard's process id.
 
     It leads a process group of its own, and both end with the present process. A server that ends by itself, since
     it cannot start, is not started again: the guard ends too, and with it the socket.
@@ -47,10 +46,12 @@ def start_guard(listener: socket.socket, log_file: Path) -> int:
             stream.flush()  # else the fork would write again what waits in them
     parent = os.getpid()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # the fork has no handler of its own yet
-    guard = os.fork()
-    if not guard:
-        _be(lambda: _guard(listener, log_file, parent))
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        guard = os.fork()
+        if not guard:
+            _be(lambda: _guard(listener, log, parent))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return guard
 
 
@@ -63,21 +64,24 @@ def _be(process: Callable[[], None]) -> NoReturn:
     os._exit(1)
 
 
-def _guard(listener: socket.socket, log_file: Path, parent: int) -> None:
-    _separate(listener, log_file, parent)
-    guard, pause = _Guard(), FIRST_PAUSE
+def _guard(listener: socket.socket, log: BinaryIO, parent: int) -> None:
+    _separate(listener, log, parent)
+    guard, pause, started = _Guard(), FIRST_PAUSE, time.monotonic()
     while guard.serve(listener):
+        if time.monotonic() - started > HEALTHY_SECONDS:
+            pause = FIRST_PAUSE
         time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause, started = min(2 * pause, LONGEST_PAUSE), time.monotonic()
 
 
 class _Guard:
-    """The parent of the server. SIGTERM ends both."""
+    """The parent of the server. SIGTERM ends both, and SIGKILL a server that does not."""
 
     def __init__(self) -> None:
         self.server = 0
         self.is_ending = False
         signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGALRM, self._kill)
 
     def serve(self, listener: socket.socket) -> bool:
         """Start a server and wait for its end; return whether it was killed, and by others."""
@@ -97,6 +101,11 @@ class _Guard:
         if not self.server:
             os._exit(0)  # between two servers
         os.kill(self.server, number)
+        signal.alarm(2 * ANSWER_SECONDS)
+
+    def _kill(self, _number: int, _frame: object) -> None:
+        if self.server:
+            os.kill(self.server, signal.SIGKILL)
 
 
 def _serve(listener: socket.socket, guard: int) -> None:
@@ -118,12 +127,12 @@ def _serve(listener: socket.socket, guard: int) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _separate(listener: socket.socket, log_file: Path, parent: int) -> None:
+def _separate(listener: socket.socket, log: BinaryIO, parent: int) -> None:
     """Leave the terminal, files, locks, log and signal handlers of the parent alone."""
     os.setsid()  # Ctrl-C reaches the run first, which still talks to the server
     _let_signals_end_it(parent)
-    with log_file.open("ab") as output, open(os.devnull, "rb") as nothing:
-        streams = [above_standard_streams(file.fileno()) for file in (nothing, output, output)]
+    with open(os.devnull, "rb") as nothing:
+        streams = [above_standard_streams(file.fileno()) for file in (nothing, log, log)]
     for stream, descriptor in enumerate(streams):
         os.dup2(descriptor, stream)
     for descriptor in map(int, os.listdir("/dev/fd")):  # locks of the parent among them

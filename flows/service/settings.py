@@ -5,6 +5,9 @@ import gc
 import os
 from collections.abc import Iterator
 
+LOOPBACK = ("127.0.0.1", "localhost")
+"""Hosts of servers that we start."""
+
 HEARTBEAT_SECONDS = 30
 """How often a flow run says that it lives; the least that Prefect takes."""
 
@@ -21,6 +24,13 @@ def quiet_prefect() -> dict[str, str]:
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     }
+
+
+def unproxied(*hosts: str) -> dict[str, str]:
+    """Return the environment variables by which these hosts are asked directly, whatever proxy others need."""
+    named = [host.strip() for host in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")).split(",")]
+    value = ",".join(filter(None, named if "*" in named else dict.fromkeys([*named, *hosts])))
+    return {"no_proxy": value, "NO_PROXY": value}
 
 
 def embedded_server() -> dict[str, str]:
@@ -52,7 +62,7 @@ def apply() -> None:
 
     Must be called before anything of Prefect is imported.
     """
-    os.environ.update(quiet_prefect())
+    os.environ.update({**quiet_prefect(), **unproxied(*LOOPBACK)})
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 

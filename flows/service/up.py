@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 from flows.service.server import START_SECONDS, is_server
-from flows.service.settings import quiet_prefect
+from flows.service.settings import LOOPBACK, quiet_prefect, unproxied
 from flows.service.supervision import Service, prefect_command
 from storage.errors import Fault, InputError
 
@@ -42,6 +42,7 @@ class LocalServices:
         self.environment = {
             **os.environ,
             **quiet_prefect(),
+            **unproxied(*LOOPBACK, host),
             "PREFECT_API_URL": f"{self.address}/api",
             "PILE_STORE": store,
         }
@@ -55,6 +56,7 @@ class LocalServices:
         """
         self._check_port()
         check_folder(Path.cwd())
+        os.environ.update(self.environment)  # Prefect reads its settings when it is imported
         try:
             self._start("server", "server", "start", "--host", self.host, "--port", str(self.port))
             self._wait_for_server()
@@ -109,7 +111,6 @@ class LocalServices:
 
     def _end_zombies(self, *, register: bool = False) -> None:
         """Mark runs whose process is gone, also have the server do so from now on; stop cancelled ones."""
-        os.environ.update(self.environment)  # Prefect reads its settings when it is imported
         from flows.service import zombies  # noqa: PLC0415 - after the settings
 
         if register:

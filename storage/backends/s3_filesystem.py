@@ -27,7 +27,8 @@ PARTS_AT_ONCE = 3
 """Of one file. A slow line is shared by few, and connections stay free for records and leases."""
 
 PART_BYTES = 5 << 20
-"""Of a large file, sent as one request: a silent server is noticed after the time that this may take."""
+"""Of a large file, sent as one request; up to twice this is one too. A server that takes nothing of it counts as
+away after the time that it may take, nine minutes at most."""
 
 MOST_PARTS = 10_000
 """Of one file, by the rules of S3."""

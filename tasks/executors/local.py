@@ -23,6 +23,7 @@ from datatrove.utils.stats import PipelineStats
 from loguru import logger as loguru_logger
 
 from tasks.core.context import StageContext
+from tasks.core.loggers import heard_by
 from tasks.executors.worker_pool import run_in_workers
 
 log = logging.getLogger("datatrove")
@@ -120,12 +121,26 @@ class _QuietExecutor(LocalPipelineExecutor):
 
     def _run_in_worker(self, rank: int) -> PipelineStats:
         # What libraries print stands in no order among the lines of other workers, and breaks those that grow.
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), heard_by(_ToTaskLog()):
             return self._run_for_rank(rank)
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
         executor_base.add_task_logger = _log_to_file  # there is no setting for it
         return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+class _ToTaskLog(logging.Handler):
+    """Writes warnings of ours into datatrove's log of a rank, from which the parent takes them.
+
+    Errors too, as warnings: of errors the parent takes none, since the one that ends a rank is raised.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, on one line."""
+        loguru_logger.warning(" ".join(record.getMessage().split()))
 
 
 def _log_to_file(logging_dir: DataFolder, rank: int, *_: Any, **__: Any) -> Any:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.summary import DETAILS, tables
+from storage.artifacts.store import Store
+
 pytestmark = [pytest.mark.e2e]
 
 STAGES = ["download", "filter", "dedup", "train-tokenizer", "tokenize", "pack", "train", "evaluate", "publish"]
@@ -50,6 +53,13 @@ def test_demo_publishes_a_model_that_transformers_loads(demo_store: Path, pile) 
         check=True,
     )
     assert loaded.stdout.strip() == "True"
+
+
+def test_details_that_the_end_of_a_run_leaves_out_are_tables_that_there_are(demo_store: Path) -> None:
+    store = Store(str(demo_store))
+    made = [store.find(manifest.stage, manifest.key) for manifest in store.manifests()]
+    titles = {title for artifact in made if artifact is not None for title in tables(artifact)}
+    assert {*DETAILS} <= titles
 
 
 def test_demo_run_again_builds_nothing(demo_store: Path, pile) -> None:

@@ -102,6 +102,20 @@ def test_server_that_is_killed_is_started_again_with_the_same_address(
     assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
+def test_server_that_does_not_end_when_it_is_told_is_killed(parent: subprocess.Popen[str]) -> None:
+    both = processes(parent)
+    both[1].suspend()
+    parent.kill()
+    _, left = psutil.wait_procs(both, timeout=30)
+    assert left == []
+
+
+def test_server_is_found_although_others_are_behind_a_proxy(tmp_path: Path) -> None:
+    line, environment = command(tmp_path / "home")
+    behind = {"http_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9", "no_proxy": "elsewhere"}
+    subprocess.run(line, env=environment | behind, stdin=subprocess.DEVNULL, timeout=120, check=True)
+
+
 def wait_until(is_so: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not is_so():
@@ -125,8 +139,12 @@ def test_server_that_cannot_start_is_told_with_its_log(tmp_path: Path) -> None:
     assert "unable to open database file" in log_file.read_text()
 
 
-def test_home_that_is_no_folder_is_an_input_error(tmp_path: Path) -> None:
-    (tmp_path / "home").touch()
+@pytest.mark.parametrize(
+    "blocked", ["home", "home/embedded-server.log/folder", "home/embedded-server.lock/folder"]
+)
+def test_home_that_cannot_be_written_to_is_an_input_error(tmp_path: Path, blocked: str) -> None:
+    (tmp_path / blocked).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / blocked).touch()
     line, environment = command(tmp_path / "home")
     said = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60)
     assert "InputError: PREFECT_HOME must be a folder" in said.stderr

@@ -56,6 +56,25 @@ def test_error_of_a_worker_is_raised_as_it_is(tmp_path: Path, workers: int) -> N
         for_each_shard(make_context(tmp_path, workers), ["a", "b"], Note(tmp_path, refused="b"))
 
 
+@dataclass(frozen=True)
+class Warn:
+    """Says that something is wrong, as a store does that is away."""
+
+    def __call__(self, item: str) -> None:
+        logging.getLogger("storage.backends.patient").warning("no answer\nfor %s", item)
+        logging.getLogger("storage").error("%s {is} lost", item)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_warnings_are_heard_whichever_process_does_the_work(
+    tmp_path: Path, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    for_each_shard(make_context(tmp_path, workers), ["a", "b"], Warn())
+    said = " ".join(" ".join(record.getMessage().split()) for record in caplog.records)
+    for item in "ab":
+        assert said.count(f"no answer for {item}") == said.count(f"{item} {{is}} lost") == 1
+
+
 def test_work_in_this_process_leaves_the_console_to_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
