@@ -1,7 +1,7 @@
 """Signature files: Parquet, a row per document of a shard, in the order of the documents.
 
 index       uint32                       place of the document in its shard
-exact_hash  FIXED_LEN_BYTE_ARRAY(16)     tasks.filter.signatures.exact_hash
+exact_hash  FIXED_LEN_BYTE_ARRAY(16)     tasks.filter.exact.exact_hash
 minhash     FIXED_LEN_BYTE_ARRAY(8 * k)  k little-endian 64-bit hashes; null: too short, or not wanted
 """
 

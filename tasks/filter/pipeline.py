@@ -135,7 +135,7 @@ class SignDocuments(PipelineStep):
                 document.metadata["exact"] = view.exact_hash
                 document.metadata["minhash"] = None
                 if self.config.policy(document.metadata["subset"]).minhash:
-                    document.metadata["minhash"] = self.signer.signature(view.words.normalised_hashes())
+                    document.metadata["minhash"] = self.signer.signature(view.words.normalised)
             yield document
 
 

@@ -14,7 +14,8 @@ from tasks.filter.config import FilterConfig
 STAGE = Stage(
     name="filter",
     # 2: a policy became an ordered list of named rules with versions; the same documents are kept.
-    version=2,
+    # 3: words are hashed another way for signatures; the same documents are kept.
+    version=3,
     config=FilterConfig,
     build=LazyFunction("tasks.filter.build:filter_corpus"),
     inputs={"corpus": "download"},

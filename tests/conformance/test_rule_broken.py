@@ -165,7 +165,7 @@ class RewritesAgain(Trim):
 
 class ChangesTheView(Trim):
     def judge(self, view: DocumentView) -> Judgement:
-        view.words.rows["characters"] = np.sort(view.words.rows["characters"])[::-1]
+        view.words.lengths[:] = np.sort(view.words.lengths)[::-1]
         return super().judge(view)
 
 

@@ -1,4 +1,4 @@
-"""The rules of Gopher about the quality of running text, from the word table instead of loops over words."""
+"""The rules of Gopher about the quality of running text, from numbers about all words at once."""
 
 from typing import Literal
 
@@ -67,7 +67,7 @@ class GopherQualityRule(Rule[GopherQuality]):
 
     def _by_lengths(self, view: DocumentView) -> Drop | None:
         rules = self.config
-        lengths = view.words.rows["characters"][~view.words.rows["only_marks"]]
+        lengths = view.words.lengths[~view.words.only_marks]
         if len(lengths) < rules.min_doc_words:
             return Drop("gopher_short_doc", len(lengths))
         if rules.max_doc_words and len(lengths) > rules.max_doc_words:
@@ -111,7 +111,7 @@ class GopherQualityRule(Rule[GopherQuality]):
     def _by_letters(self, view: DocumentView) -> Judgement:
         rules = self.config
         if rules.max_non_alpha_words_ratio:
-            lettered = int(np.count_nonzero(view.words.rows["has_letter"])) / len(view.words)
+            lettered = int(np.count_nonzero(view.words.have_letter)) / len(view.words)
             if lettered < rules.max_non_alpha_words_ratio:
                 return Drop("gopher_below_alpha_threshold", lettered)
         missing = rules.min_stop_words

@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tasks.filter.signatures import exact_hash
+from tasks.filter.exact import exact_hash
 
 if TYPE_CHECKING:
     from tasks.filter.words import DocumentWords
@@ -37,9 +37,9 @@ class DocumentView:
     @cached_property
     def words(self) -> "DocumentWords":
         """What stands between white space, with lengths, letters and hashes of each word."""
-        from tasks.filter.words import word_table  # noqa: PLC0415 - datatrove, which planning does not need
+        from tasks.filter.words import DocumentWords  # noqa: PLC0415 - datatrove, which planning does not need
 
-        return word_table().words(self.text)
+        return DocumentWords(self.text)
 
     @cached_property
     def exact_hash(self) -> bytes:

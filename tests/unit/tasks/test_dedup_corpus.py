@@ -20,8 +20,9 @@ from tasks.core.stage import RunContext
 from tasks.dedup.config import DedupConfig
 from tasks.dedup.drops import SAMPLES
 from tasks.dedup.stage import STAGE
-from tasks.filter.signatures import Signer, exact_hash
-from tasks.filter.words import WordTable
+from tasks.filter.exact import exact_hash
+from tasks.filter.signatures import Signer
+from tasks.filter.words import DocumentWords
 
 Text = tuple[str, str]  # subset, text
 
@@ -31,7 +32,6 @@ def make_filtered(
 ) -> Artifact:
     """Write a filter artifact; `signed` leaves out the signatures of that many last documents."""
     writer = ArtifactWriter(Store(str(root)), "filter", "0" * 16)
-    table = WordTable()
     committed = []
     for part, texts in parts.items():
         layout = (layouts or {}).get(part, MinHash())
@@ -46,7 +46,7 @@ def make_filtered(
             for line, (subset, text) in enumerate(texts):
                 documents.write(Document(f"{part}:{line}", subset, text))
                 if line < len(texts) - signed:
-                    words = table.words(text).normalised_hashes()
+                    words = DocumentWords(text).normalised
                     signatures.write(exact_hash(text), Signer(layout).signature(words))
         committed.append(writer.commit(part, paths, counts=documents.counts()))
     nothing = {"config": {}, "inputs": {}, "sources": {}, "recipe": {}, "libraries": {}}

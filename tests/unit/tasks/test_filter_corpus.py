@@ -21,12 +21,12 @@ from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
 from tasks.filter.config import FilterConfig
+from tasks.filter.exact import exact_hash
 from tasks.filter.pipeline import SAMPLE_CHARACTERS, SAMPLES, filter_pipeline
 from tasks.filter.policies import Policy
 from tasks.filter.rules.base import KEEP, Judgement, Rewrite, Rule, RuleConfig
 from tasks.filter.rules.registry import rule_config
 from tasks.filter.rules.view import DocumentView
-from tasks.filter.signatures import exact_hash
 from tasks.filter.stage import STAGE
 
 CONFIG = FilterConfig(

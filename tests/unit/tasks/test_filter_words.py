@@ -1,76 +1,127 @@
-import numpy as np
+"""The words of a document: what is said of them in one pass is what Python and datatrove say."""
+
+import json
+import os
+import subprocess
+import sys
+
 import pytest
-import xxhash
+from datatrove.pipeline.filters.gopher_repetition_filter import (
+    find_all_duplicate,
+    find_top_duplicate,
+    get_n_grams,
+)
 from datatrove.utils.text import PUNCTUATION_SET, simplify_text
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.filter import words as filter_words
-from tasks.filter.words import WhitespaceTokenizer, WordTable, normalised_lines
+from tasks.filter.words import DocumentWords, WhitespaceTokenizer, hashed_words
 
-# Letters with and without accents, final sigma, digits and separators of several scripts, marks, and every kind of
-# white space that str.split knows.
-AWKWARD = "aAbΣσςéÉe\u0301İßñ中１٣٫،0129.,-_'’#•…()<>{}\u302e\U0001d165 \t\n\r\x0b\x0c\x1c\x85\xa0\u2003\u2028"
-texts = st.one_of(st.text(alphabet=AWKWARD, max_size=60), st.text(max_size=60))
+# Letters with and without accents, final sigma, forms of several characters, digits and separators of several
+# scripts, marks, and every kind of white space that str.split knows.
+AWKWARD = (
+    "aAbΣσςéÉe\u0301İßñ中각ﬀ\u037e１٣٫،0129.,-_'’#•…()<>{}\u302e\U0001d165"
+    " \t\n\r\x0b\x0c\x1c\x85\xa0\u2003\u2028"
+)  # fmt: skip
+texts = st.one_of(
+    st.text(alphabet=AWKWARD, max_size=60), st.text(max_size=60), st.text(alphabet="ab01.,- \n", max_size=80)
+)
+# Few letters, so that windows are alike whose words are not: "ab" "c" and "a" "bc".
+few_letters = st.lists(st.text(alphabet="abé", min_size=1, max_size=3), min_size=1, max_size=60)
 
 
 @settings(max_examples=500, deadline=None)
 @given(texts)
-def test_normalised_words_of_any_text_are_those_of_datatrove(text: str) -> None:
-    words = b" ".join(normalised_lines(text.split())).decode().split()
-    assert words == simplify_text(text).split()
+@example("1.2.3 1.x 1, ２,5 1.٣")
+def test_words_of_any_text_are_what_python_and_datatrove_say(text: str) -> None:
+    words, raw = DocumentWords(text), text.split()
+
+    assert len(words) == len(raw)
+    assert words.lengths.tolist() == [len(word) for word in raw]
+    assert words.have_letter.tolist() == [any(map(str.isalpha, word)) for word in raw]
+    assert words.only_marks.tolist() == [set(word) <= PUNCTUATION_SET for word in raw]
+    assert words.normalised.tolist() == hashed_words(simplify_text(text).split()).tolist()
 
 
-@pytest.fixture(scope="module")
-def table() -> WordTable:
-    return WordTable()
+@settings(max_examples=300, deadline=None)
+@given(few_letters, st.integers(1, 6))
+@example(["a", "ab", "b", "aa", "b", "b"], 2)
+def test_windows_of_words_are_counted_as_the_stock_rules_do(raw: list[str], size: int) -> None:
+    words, windows = DocumentWords(" ".join(raw)), get_n_grams(raw, size)
+
+    assert words.repeated_letters(size) == find_all_duplicate(raw, size)
+    count, length = words.most_frequent(size)
+    assert count * length == (find_top_duplicate(windows) if windows else 0)
+    assert words.longest(size) == max(map(len, windows), default=0)
 
 
-@settings(max_examples=200, deadline=None)
-@given(text=texts)
-def test_table_rows_of_any_text_say_what_python_says(text: str, table: WordTable) -> None:
-    words = table.words(text)
-    raw = text.split()
+def test_windows_of_long_words_are_told_apart() -> None:
+    raw = [letter * 700 for letter in "abcabcaabc"]
+    expected = find_all_duplicate(raw, 2), find_top_duplicate(get_n_grams(raw, 2))
 
-    assert words.rows["characters"].tolist() == [len(word) for word in raw]
-    assert words.rows["has_letter"].tolist() == [any(map(str.isalpha, word)) for word in raw]
-    assert words.rows["only_marks"].tolist() == [set(word) <= PUNCTUATION_SET for word in raw]
-    hashes = [xxhash.xxh3_64_intdigest(word.encode()) for word in simplify_text(text).split()]
-    assert words.normalised_hashes().tolist() == hashes
-    assert [table.number(word) for word in raw] == words.numbers.tolist()
+    words = DocumentWords(" ".join(raw))
+    count, length = words.most_frequent(2)
+    assert (words.repeated_letters(2), count * length) == expected
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.text(alphabet="ab", min_size=1, max_size=3), max_size=40), st.integers(1, 6))
-def test_window_hashes_are_equal_exactly_when_the_joined_words_are(raw: list[str], size: int) -> None:
-    hashes = WordTable().words(" ".join(raw)).window_hashes(size).tolist()
-    joined = ["".join(raw[start : start + size]) for start in range(len(raw) - size + 1)]
-
-    assert len(hashes) == len(joined)
-    assert len(set(hashes)) == len(set(joined)) == len(set(zip(hashes, joined, strict=True)))
+@given(few_letters, st.text(alphabet="abé", min_size=1, max_size=3))
+@example(["a"], "š")  # its last byte is that of an `a`
+def test_word_is_found_exactly_where_it_stands_alone(raw: list[str], word: str) -> None:
+    assert (word in DocumentWords(" ".join(raw))) == (word in raw)
 
 
-def test_table_that_is_full_starts_afresh_with_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = ["one two three", "four five, two", "six-pack and 3,5 more", "one two three"]
-    table = WordTable()
-    reference = [table.words(text) for text in documents]
-    assert table.number("five,") >= 0
+@given(st.lists(st.text(alphabet="aé0", max_size=5), max_size=20))
+def test_hashes_of_normalised_words_are_equal_exactly_for_equal_words(raw: list[str]) -> None:
+    hashes = hashed_words(raw).tolist()
 
-    monkeypatch.setattr(filter_words, "MAX_WORDS", 3)
-    table = WordTable()
-    for text, expected in zip(documents, reference, strict=True):
-        words = table.words(text)
-        assert np.array_equal(words.normalised_hashes(), expected.normalised_hashes())
-        assert np.array_equal(words.window_hashes(2), expected.window_hashes(2))
-    assert table.number("five,") == -1
+    assert len(set(hashes)) == len(set(raw)) == len(set(zip(hashes, raw, strict=True)))
 
 
-def test_document_without_words_has_no_hashes() -> None:
-    words = WordTable().words(" \n ")
+@pytest.mark.parametrize("text", ["", " \n "])
+def test_document_without_words_has_none(text: str) -> None:
+    words = DocumentWords(text)
 
-    assert len(words) == 0
-    assert len(words.normalised_hashes()) == 0
-    assert len(words.window_hashes(1)) == 0
+    assert len(words) == len(words.normalised) == words.repeated_letters(1) == words.longest(2) == 0
+    assert words.most_frequent(1) == (0, 0)
+    assert "a" not in words
+
+
+PROGRAM = """
+import json, sys
+from storage.formats.minhash import MinHash
+from tasks.filter.signatures import Signer
+from tasks.filter.words import DocumentWords
+
+found = []
+for text in json.load(sys.stdin):
+    words = DocumentWords(text)
+    signature = Signer(MinHash(n_grams=1)).signature(words.normalised)
+    found.append([
+        words.lengths.tolist(), words.normalised.tolist(), words.repeated_letters(2), words.most_frequent(2),
+        "b" in words, signature.tolist(),
+    ])
+print(json.dumps(found))
+"""
+
+
+def results(program: str, **environment: str) -> list[object]:
+    texts = ["a b, a b 1.5 c", "é b Σσ ab é b", "x " * 70]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        input=json.dumps(texts),
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("way", ["switched off", "missing"])
+def test_without_the_compiler_all_results_are_the_same(way: str) -> None:
+    without = "import sys; sys.modules['numba'] = None\n" if way == "missing" else ""
+    off = {"NUMBA_DISABLE_JIT": "1"} if way == "switched off" else {}
+    assert results(without + PROGRAM, **off) == results(PROGRAM)
 
 
 def test_whitespace_tokenizer_spans_cover_its_sentences() -> None:

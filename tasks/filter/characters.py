@@ -1,0 +1,89 @@
+"""What is known about single characters: their classes, and the normal forms that MinHash compares."""
+
+import unicodedata
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from datatrove.utils.text import NUMBERS_PATTERN, PUNCTUATION, PUNCTUATION_SET
+
+from tasks.filter.kernels import (
+    BLANK,
+    CONTEXT,
+    DIGIT,
+    KNOWN,
+    LETTER,
+    MARK,
+    NOTHING,
+    SEPARATOR,
+    SEVERAL,
+    SPACE,
+    Codes,
+)
+
+_BLANKS = frozenset(PUNCTUATION)
+ASCII = 128
+
+
+class Characters:
+    """Tables over code points, filled when a character is met first: few of the million occur.
+
+    The normal form of a text is that of datatrove's `simplify_text`: lower case, numbers as `0`, punctuation as
+    blanks, decomposed, without accents. It follows character by character but for those of the class CONTEXT.
+    """
+
+    def __init__(self) -> None:
+        self._classes = np.zeros(0x110000, np.uint8)
+        self._forms = np.zeros(0x110000, np.uint32)
+        self._pool: list[int] = []
+        self._expansions = np.zeros(1, np.uint32)
+        self.learn(np.arange(ASCII, dtype=np.uint32))
+        self._ascii_classes: npt.NDArray[np.uint8] = self._classes[:ASCII].copy()
+        self._ascii_forms: npt.NDArray[np.uint32] = self._forms[:ASCII].copy()
+
+    def of(self, codes: Codes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Return classes, forms and expansions, short ones for bytes: they stay in the nearest cache."""
+        if codes.dtype == np.uint8:
+            return self._ascii_classes, self._ascii_forms, self._expansions
+        return self._classes, self._forms, self._expansions
+
+    def learn(self, codes: Codes) -> None:
+        """Fill in the rows of these characters."""
+        for code in np.unique(codes[self._classes[codes] == 0]).tolist():
+            form = _form(chr(code))
+            self._classes[code] = _class(chr(code), form)
+            self._forms[code] = ord(form) if len(form) == 1 else self._place(form)
+        self._expansions = np.array(self._pool or [0], np.uint32)
+
+    def _place(self, form: str) -> int:
+        if not form:
+            return int(NOTHING)
+        self._pool += [len(form), *map(ord, form)]
+        return int(SEVERAL) + len(self._pool) - len(form) - 1
+
+
+@cache
+def characters() -> Characters:
+    """Return the tables of this process."""
+    return Characters()
+
+
+def _form(character: str) -> str:
+    decomposed = unicodedata.normalize("NFD", character.lower())
+    return "".join(part for part in decomposed if unicodedata.category(part) != "Mn")
+
+
+def _class(character: str, form: str) -> int:
+    # The small form of a capital sigma is another one at the end of a word; of marks that are not dropped, some
+    # change places with their neighbours.
+    needs_context = character == "Σ" or any(map(unicodedata.combining, form))
+    return (
+        KNOWN
+        | SPACE * character.isspace()
+        | LETTER * character.isalpha()
+        | MARK * (character in PUNCTUATION_SET)
+        | BLANK * (character in _BLANKS)
+        | DIGIT * (NUMBERS_PATTERN.fullmatch(character) is not None)
+        | SEPARATOR * (NUMBERS_PATTERN.fullmatch(f"0{character}0") is not None)
+        | CONTEXT * needs_context
+    )
