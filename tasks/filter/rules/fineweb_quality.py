@@ -4,9 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from storage.registry import LazyFunction
-from tasks.filter.rules.base import EMPTY, KEEP, Drop, Judgement, RuleConfig
-from tasks.filter.rules.stock import StockRule
+from tasks.filter.rules.base import EMPTY, KEEP, Drop, Judgement, Rule, RuleConfig
+from tasks.filter.rules.view import DocumentView
 
 
 class FineWebQuality(RuleConfig):
@@ -28,11 +27,10 @@ class FineWebQuality(RuleConfig):
     """Most line breaks per word."""
 
 
-class FineWebQualityRule(StockRule[FineWebQuality]):
-    """datatrove's filter with its reasons."""
+class FineWebQualityRule(Rule[FineWebQuality]):
+    """Decides as datatrove's filter does, with its reasons."""
 
     config_type = FineWebQuality
-    stock = LazyFunction("datatrove.pipeline.filters.fineweb_quality_filter:FineWebQualityFilter")
 
     @classmethod
     def examples(cls) -> tuple[FineWebQuality, list[tuple[str, Judgement]]]:
@@ -48,3 +46,24 @@ class FineWebQualityRule(StockRule[FineWebQuality]):
             ("\n".join(sentences + sentences), Drop("char_dup_ratio")),
             ("\n".join(f"{letter * 40}." for letter in "abc"), Drop("list_ratio")),
         ]
+
+    def judge(self, view: DocumentView) -> Judgement:
+        """Look at the ends and lengths of lines, at repeated lines, then at lines per word."""
+        from datatrove.utils.text import TERMINAL_PUNCTUATION  # noqa: PLC0415 - datatrove, not needed for planning
+
+        rules = self.config
+        lines = [line for line in view.text.split("\n") if line and not line.isspace()]
+        if not lines:
+            return Drop(EMPTY, 0)
+        ended = sum(line[-1] in TERMINAL_PUNCTUATION for line in lines) / len(lines)
+        if ended < rules.line_punct_thr:
+            return Drop("line_punct_ratio", ended)
+        short = sum(len(line) <= rules.short_line_length for line in lines) / len(lines)
+        if short > rules.short_line_thr:
+            return Drop("short_line_ratio", short)
+        breaks = view.text.count("\n")
+        repeated = (sum(map(len, lines)) - sum(map(len, set(lines)))) / (len(view.text) - breaks)
+        if repeated > rules.char_duplicates_ratio:
+            return Drop("char_dup_ratio", repeated)
+        per_word = breaks / len(view.words)
+        return Drop("list_ratio", per_word) if per_word > rules.new_line_ratio else KEEP

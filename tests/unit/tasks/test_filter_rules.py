@@ -8,15 +8,16 @@ from datatrove.pipeline.filters import FineWebQualityFilter, GopherQualityFilter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.stock_words import WhitespaceTokenizer
 from tasks.filter.policies import POLICIES
 from tasks.filter.rules.base import KEEP, Drop, Judgement, Rewrite, Rule, judge_document
 from tasks.filter.rules.code import Code, CodeRule
+from tasks.filter.rules.fineweb_quality import FineWebQuality, FineWebQualityRule
 from tasks.filter.rules.gopher_quality import GopherQuality, GopherQualityRule
 from tasks.filter.rules.gopher_repetition import GopherRepetition, GopherRepetitionRule
 from tasks.filter.rules.length import Length, LengthRule
 from tasks.filter.rules.registry import make_rule, rule_config
 from tasks.filter.rules.view import DocumentView
-from tasks.filter.words import WhitespaceTokenizer
 
 TOKENIZER = WhitespaceTokenizer()
 VOCABULARY = [
@@ -60,7 +61,7 @@ def decision(judgement: Judgement) -> object:
     return (False, judgement.reason) if isinstance(judgement, Drop) else judgement == KEEP
 
 
-def settings_of(rules: GopherQuality | GopherRepetition) -> dict[str, Any]:
+def settings_of(rules: GopherQuality | GopherRepetition | FineWebQuality) -> dict[str, Any]:
     """Return the arguments of the stock filter."""
     return {name: value for name, value in rules if name != "rule"}
 
@@ -112,12 +113,23 @@ def test_gopher_repetition_decides_as_the_stock_block(text: str, rules: GopherRe
     assert decision(found) == stock.filter(Document(text, "id"))
 
 
-@settings(max_examples=100, deadline=None)
-@given(documents)
-def test_fineweb_quality_decides_as_the_stock_block(text: str) -> None:
-    stock = FineWebQualityFilter(short_line_length=11, language=TOKENIZER)
+fineweb = st.builds(
+    FineWebQuality,
+    line_punct_thr=st.floats(0, 0.5),
+    short_line_thr=st.floats(0.3, 1),
+    short_line_length=st.integers(0, 40),
+    char_duplicates_ratio=st.floats(0, 0.6),
+    new_line_ratio=st.floats(0, 1),
+)
 
-    found = make_rule(rule_config("fineweb-quality", short_line_length=11)).judge(DocumentView(text))
+
+@settings(max_examples=300, deadline=None)
+@given(documents, fineweb)
+@example(" \n\t\n", FineWebQuality())
+def test_fineweb_quality_decides_as_the_stock_block(text: str, rules: FineWebQuality) -> None:
+    stock = FineWebQualityFilter(**settings_of(rules), language=TOKENIZER)
+
+    found = FineWebQualityRule(rules).judge(DocumentView(text))
 
     assert decision(found) == stock.filter(Document(text, "id"))
 

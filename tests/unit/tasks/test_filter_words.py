@@ -15,7 +15,7 @@ from datatrove.utils.text import PUNCTUATION_SET, simplify_text
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.filter.words import DocumentWords, WhitespaceTokenizer, hashed_words
+from tasks.filter.words import DocumentWords, hashed_words
 
 # Letters with and without accents, final sigma, forms of several characters, digits and separators of several
 # scripts, marks, and every kind of white space that str.split knows.
@@ -122,13 +122,3 @@ def test_without_the_compiler_all_results_are_the_same(way: str) -> None:
     without = "import sys; sys.modules['numba'] = None\n" if way == "missing" else ""
     off = {"NUMBA_DISABLE_JIT": "1"} if way == "switched off" else {}
     assert results(without + PROGRAM, **off) == results(PROGRAM)
-
-
-def test_whitespace_tokenizer_spans_cover_its_sentences() -> None:
-    text = "One sentence. Another!\nA third line"
-    tokenizer = WhitespaceTokenizer()
-
-    assert tokenizer.word_tokenize(text) == text.split()
-    assert [text[start:end].strip() for start, end in tokenizer.span_tokenize(text)] == tokenizer.sent_tokenize(
-        text
-    )
