@@ -124,6 +124,8 @@ class _Keeper:
                 self.store.forget_wish(self.run.run_id)
 
     def hear(self, event: Event) -> None:
+        if event.run != self.run.run_id:
+            return  # another run of this process
         if line := log_line(event):
             self.log.add(line)
         if isinstance(event, StageStarted):

@@ -1,5 +1,6 @@
 """What is known about single characters: their classes, and the normal forms that MinHash compares."""
 
+import threading
 import unicodedata
 from functools import cache
 
@@ -24,6 +25,9 @@ from tasks.filter.kernels import (
 _BLANKS = frozenset(PUNCTUATION)
 ASCII = 128
 
+MOST_EXPANSIONS = 1 << 17
+"""Room for them all: the syllables of Hangul take 43,000, all others 2,000."""
+
 
 class Characters:
     """Tables over code points, filled when a character is met first: few of the million occur.
@@ -35,31 +39,31 @@ class Characters:
     def __init__(self) -> None:
         self._classes = np.zeros(0x110000, np.uint8)
         self._forms = np.zeros(0x110000, np.uint32)
-        self._pool: list[int] = []
-        self._expansions = np.zeros(1, np.uint32)
+        self._expansions = np.zeros(MOST_EXPANSIONS, np.uint32)
+        self._used = 0
+        self._lock = threading.Lock()
         self.learn(np.arange(ASCII, dtype=np.uint32))
-        self._ascii_classes: npt.NDArray[np.uint8] = self._classes[:ASCII].copy()
-        self._ascii_forms: npt.NDArray[np.uint32] = self._forms[:ASCII].copy()
+        self._ascii = self._classes[:ASCII].copy(), self._forms[:ASCII].copy(), self._expansions
 
     def of(self, codes: Codes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
         """Return classes, forms and expansions, short ones for bytes: they stay in the nearest cache."""
-        if codes.dtype == np.uint8:
-            return self._ascii_classes, self._ascii_forms, self._expansions
-        return self._classes, self._forms, self._expansions
+        return self._ascii if codes.dtype == np.uint8 else (self._classes, self._forms, self._expansions)
 
     def learn(self, codes: Codes) -> None:
         """Fill in the rows of these characters."""
-        for code in np.unique(codes[self._classes[codes] == 0]).tolist():
-            form = _form(chr(code))
-            self._classes[code] = _class(chr(code), form)
-            self._forms[code] = ord(form) if len(form) == 1 else self._place(form)
-        self._expansions = np.array(self._pool or [0], np.uint32)
+        with self._lock:
+            for code in np.unique(codes[self._classes[codes] == 0]).tolist():
+                form = _form(chr(code))
+                self._forms[code] = ord(form) if len(form) == 1 else self._place(form)
+                self._classes[code] = _class(chr(code), form)  # last: it says that the others are there
 
     def _place(self, form: str) -> int:
         if not form:
             return int(NOTHING)
-        self._pool += [len(form), *map(ord, form)]
-        return int(SEVERAL) + len(self._pool) - len(form) - 1
+        place = self._used
+        self._used += 1 + len(form)
+        self._expansions[place : self._used] = [len(form), *map(ord, form)]
+        return int(SEVERAL) + place
 
 
 @cache

@@ -5,18 +5,31 @@ and wrap around; numba would make a float of an unsigned and a signed one, so co
 """
 
 import functools
+import hashlib
+import logging
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
+log = logging.getLogger(__name__)
+
+try:
+    import numba
+except ImportError as missing:
+    numba = None  # type: ignore[assignment]
+    log.warning("the filter takes 400 times as long without numba, which should be installed: %s", missing)
+
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
 """Characters: code points, in bytes if all are ASCII."""
-Places = npt.NDArray[np.int32]
+Places = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 SPACE, LETTER, MARK, BLANK, DIGIT, SEPARATOR, CONTEXT, KNOWN = (1 << bit for bit in range(8))
@@ -34,24 +47,51 @@ UNKNOWN = -1
 """Number of words of a text with a character that no table knows yet."""
 
 BASE = np.uint64(0x9E3779B97F4A7C15)
-"""Base of polynomial hashes; odd."""
+"""Base of polynomial hashes; odd. Long words of one hash can be made up: what decides by itself about a document
+compares letters too."""
 MIXER = np.uint64(0xD6E8FEB86659FD93)
 ZERO = np.uint64(ord("0") + 1)
 ONE, HALF, NEARLY_HALF = np.uint64(1), np.uint64(32), np.uint64(29)
 
 
-def compiled(function: FunctionT) -> FunctionT:
-    """Return a function of numbers and arrays compiled, as soon as it is called with types that are new."""
-    try:
-        import numba  # noqa: PLC0415 - the one place that knows of it
-    except ImportError:
-        return _wrapping_around(function)
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
-        return _wrapping_around(function)
-    try:
-        return cast(FunctionT, numba.njit(cache=True)(function))
-    except RuntimeError:  # there is no folder that could keep what was compiled
-        return cast(FunctionT, numba.njit(function))
+def compiled(*parameters: str) -> Callable[[FunctionT], FunctionT]:
+    """Return a decorator that compiles a function for parameters of these kinds, at once and in all variants.
+
+    Kinds are those of `_variants`. numba keeps what it compiled on disk, numbered, without a lock: were variants
+    compiled as texts demand them, two processes could take each other's. The name has a digest of this file, since
+    numba would also take what was kept for another version if it was killed in the middle of replacing it.
+    """
+
+    def compile_now(function: FunctionT) -> FunctionT:
+        if numba is None or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+            return _wrapping_around(function)
+        variants = _variants(parameters)
+        function.__qualname__ += f"_{_digest()}"
+        try:
+            return cast(FunctionT, numba.njit(variants, cache=True)(function))
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):  # nothing can be kept, or it is damaged
+            return cast(FunctionT, numba.njit(variants)(function))
+
+    return compile_now
+
+
+def _variants(parameters: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the types of the parameters: once, or once for bytes and once for code points."""
+    types = numba.types
+    elements = {"bytes": types.uint8, "points": types.uint32, "places": types.int64, "hashes": types.uint64}
+    kinds: dict[str, Any] = {name: types.Array(element, 1, "C") for name, element in elements.items()}
+    kinds |= {"number": types.int64, "hash": types.uint64}
+    variants = []
+    for code in (types.uint8, types.uint32):
+        kinds["letters"] = types.Array(code, 1, "C")
+        kinds["codes"] = types.Array(code, 1, "C", readonly=True)
+        variants.append(tuple(kinds[name] for name in parameters))
+    return list(dict.fromkeys(variants))
+
+
+@cache
+def _digest() -> str:
+    return hashlib.sha256(Path(__file__).read_bytes() + numba.__version__.encode()).hexdigest()[:12]
 
 
 def _wrapping_around(function: FunctionT) -> FunctionT:
@@ -63,7 +103,7 @@ def _wrapping_around(function: FunctionT) -> FunctionT:
     return cast(FunctionT, silent)
 
 
-@compiled
+@compiled("hash")
 def mixed(value: np.uint64) -> np.uint64:
     """Return a value whose bits all depend on all bits."""
     value ^= value >> HALF
@@ -71,7 +111,7 @@ def mixed(value: np.uint64) -> np.uint64:
     return value ^ (value >> NEARLY_HALF)
 
 
-@compiled
+@compiled("number")
 def power(exponent: int) -> np.uint64:
     """Return BASE to the power of a whole number."""
     result, factor = ONE, BASE
@@ -83,7 +123,7 @@ def power(exponent: int) -> np.uint64:
     return result
 
 
-@compiled
+@compiled("codes", "bytes", "points", "points", "letters", "places", "hashes", "bytes", "hashes")
 def scan(
     codes: Codes,
     classes: npt.NDArray[np.uint8],
@@ -181,7 +221,7 @@ def scan(
     return words, UNKNOWN if needs_context else found
 
 
-@compiled
+@compiled("letters", "places", "hashes", "hashes", "number")
 def repeated_letters(letters: Codes, ends: Places, prefixes: Hashes, powers: Hashes, size: int) -> int:
     """Return how many letters stand in repeated windows of `size` words, as datatrove's `find_all_duplicate` does.
 
@@ -217,7 +257,7 @@ def repeated_letters(letters: Codes, ends: Places, prefixes: Hashes, powers: Has
     return repeated
 
 
-@compiled
+@compiled("letters", "places", "hashes", "hashes", "number")
 def most_frequent(letters: Codes, ends: Places, prefixes: Hashes, powers: Hashes, size: int) -> tuple[int, int]:
     """Return how often the most frequent window of `size` words occurs, and its characters, blanks included.
 
@@ -257,8 +297,8 @@ def most_frequent(letters: Codes, ends: Places, prefixes: Hashes, powers: Hashes
     return int(counts[best]), int(ends[best + size] - ends[best]) + size - 1
 
 
-@compiled
-def has_word(letters: Codes, ends: Places, word: Codes) -> bool:
+@compiled("letters", "places", "points")
+def has_word(letters: Codes, ends: Places, word: npt.NDArray[np.uint32]) -> bool:
     """Tell whether a word is among those of a document."""
     for place in range(ends.size - 1):
         begin = ends[place]
@@ -271,7 +311,7 @@ def has_word(letters: Codes, ends: Places, word: Codes) -> bool:
     return False
 
 
-@compiled
+@compiled("hashes", "hashes", "hashes")
 def smallest(hashes: Hashes, factors: Hashes, summands: Hashes) -> Hashes:
     """Return min(factor * hash + summand mod 2^64) over all hashes, for each permutation."""
     best = np.full(factors.size, np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64)

@@ -1,6 +1,7 @@
 """The words of a document, with what filters and MinHash ask about them."""
 
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,31 +34,19 @@ class DocumentWords:
     """What stands between white space, as `str.split` finds it."""
 
     def __init__(self, text: str) -> None:
-        codes, tables = as_codes(text), characters()
-        most = len(codes) // 2 + 2
-        letters, ends = np.empty_like(codes), np.empty(most, np.int32)
-        prefixes, flags = np.empty(most, np.uint64), np.empty(most, np.uint8)
-        normalised = np.empty(len(codes), np.uint64)
-        while (counts := scan(codes, *tables.of(codes), letters, ends, prefixes, flags, normalised))[0] == UNKNOWN:
-            tables.learn(codes)
-        words, found = counts
-        self.letters: Codes = letters[: ends[words]]
-        """The words, without anything between them."""
-        self.ends: Places = ends[: words + 1]
-        """Where each word ends in `letters`, after a leading 0."""
-        self._prefixes = prefixes[: words + 1]
-        self._flags = flags[:words]
-        if found == UNKNOWN:
+        self.letters, self.ends, self._prefixes, self._flags, normalised = scanned(text)
+        if normalised is None:
+            normalised = scanned(text.lower()).normalised  # which knows the last letter of Greek words
+        if normalised is None:
             normalised = hashed_words(simplify_text(text).split())
-            found = len(normalised)
-        self.normalised: Hashes = normalised[:found]
+        self.normalised: Hashes = normalised
         """A hash of each normalised word, in the order of the text."""
 
     def __len__(self) -> int:
         return len(self._flags)
 
     def __contains__(self, word: str) -> bool:
-        return bool(has_word(self.letters, self.ends, as_codes(word)))
+        return bool(has_word(self.letters, self.ends, as_codes(word).astype(np.uint32)))
 
     @cached_property
     def lengths(self) -> Places:
@@ -76,7 +65,9 @@ class DocumentWords:
 
     def longest(self, size: int) -> int:
         """Return the characters of the longest window of `size` words, blanks between included; 0 if none."""
-        return int((self.ends[size:] - self.ends[:-size]).max(initial=1 - size)) + size - 1
+        if len(self) < size:
+            return 0
+        return int((self.ends[size:] - self.ends[:-size]).max()) + size - 1
 
     def repeated_letters(self, size: int) -> int:
         """Return how many letters stand in windows of `size` words that repeat earlier ones."""
@@ -89,6 +80,33 @@ class DocumentWords:
         if len(self) < size:
             return 0, 0
         return most_frequent(self.letters, self.ends, self._prefixes, POWERS, size)
+
+
+class Scanned(NamedTuple):
+    """What one pass over a text finds."""
+
+    letters: Codes
+    """The words, without anything between them."""
+    ends: Places
+    """Where each word ends in `letters`, after a leading 0."""
+    prefixes: Hashes
+    """Hash of all letters before each word, and before the end."""
+    flags: npt.NDArray[np.uint8]
+    normalised: Hashes | None
+    """None if a normal form follows from more than single characters."""
+
+
+def scanned(text: str) -> Scanned:
+    """Return what `kernels.scan` finds, in arrays of the right sizes."""
+    codes, tables = as_codes(text), characters()
+    most = len(codes) // 2 + 2
+    letters, ends, prefixes = np.empty_like(codes), np.empty(most, np.int64), np.empty(most, np.uint64)
+    flags, normalised = np.empty(most, np.uint8), np.empty(len(codes), np.uint64)
+    while (counts := scan(codes, *tables.of(codes), letters, ends, prefixes, flags, normalised))[0] == UNKNOWN:
+        tables.learn(codes)
+    words, found = counts
+    hashes = None if found == UNKNOWN else normalised[:found]
+    return Scanned(letters[: ends[words]], ends[: words + 1], prefixes[: words + 1], flags[:words], hashes)
 
 
 def as_codes(text: str) -> Codes:

@@ -115,7 +115,7 @@ class GopherQualityRule(Rule[GopherQuality]):
             if lettered < rules.max_non_alpha_words_ratio:
                 return Drop("gopher_below_alpha_threshold", lettered)
         missing = rules.min_stop_words
-        for word in rules.stop_words:
+        for word in dict.fromkeys(rules.stop_words):
             if missing <= 0:
                 break
             missing -= word in view.words

@@ -235,6 +235,9 @@ def test_a_store_that_logs_while_it_is_written_stops_nobody(
         thread.join(60)
         assert not thread.is_alive()
     assert [request_of_two.store.run(name).state for name in names] == ["done"] * 3  # type: ignore[union-attr]
+    for name in names:  # and none writes down what another one tells
+        text = b"".join(read_log(request_of_two.store, name)).decode()
+        assert [other for other in names if f"run {other}:" in text] == [name]
 
 
 def test_a_second_signal_does_not_keep_the_end_from_being_written(

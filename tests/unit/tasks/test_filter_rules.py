@@ -93,6 +93,7 @@ repetition = st.builds(
 @settings(max_examples=300, deadline=None)
 @given(documents, quality)
 @example(PROSE, GopherQuality())
+@example("the cat sat on a mat " * 9, GopherQuality(stop_words=("the", "the"), min_stop_words=2))
 def test_gopher_quality_decides_as_the_stock_block(text: str, rules: GopherQuality) -> None:
     settings = {**settings_of(rules), "stop_words": list(rules.stop_words)}
 

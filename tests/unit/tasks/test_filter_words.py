@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 from datatrove.pipeline.filters.gopher_repetition_filter import (
     find_all_duplicate,
@@ -15,6 +18,8 @@ from datatrove.utils.text import PUNCTUATION_SET, simplify_text
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tasks.filter import words as filter_words
+from tasks.filter.characters import Characters
 from tasks.filter.words import DocumentWords, hashed_words
 
 # Letters with and without accents, final sigma, forms of several characters, digits and separators of several
@@ -77,6 +82,10 @@ def test_hashes_of_normalised_words_are_equal_exactly_for_equal_words(raw: list[
     assert len(set(hashes)) == len(set(raw)) == len(set(zip(hashes, raw, strict=True)))
 
 
+def test_windows_longer_than_any_text_are_none() -> None:
+    assert DocumentWords("a b c").longest(1 << 40) == 0
+
+
 @pytest.mark.parametrize("text", ["", " \n "])
 def test_document_without_words_has_none(text: str) -> None:
     words = DocumentWords(text)
@@ -84,6 +93,27 @@ def test_document_without_words_has_none(text: str) -> None:
     assert len(words) == len(words.normalised) == words.repeated_letters(1) == words.longest(2) == 0
     assert words.most_frequent(1) == (0, 0)
     assert "a" not in words
+
+
+def test_characters_are_known_whichever_thread_meets_them_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["".join(map(chr, range(first, first + 4000))) for first in (0xAC00, 0xB400, 0xC300, 0x1E00, 0x4E00)]
+    expected = [hashed_words(simplify_text(text).split()).tolist() for text in texts]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(3):
+            tables = Characters()
+            monkeypatch.setattr(filter_words, "characters", lambda tables=tables: tables)
+            with ThreadPoolExecutor(8) as pool:
+                found = pool.map(lambda text: DocumentWords(text).normalised.tolist(), texts * 3)
+                assert [*found] == expected * 3
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_room_for_normal_forms_is_enough_for_all_characters() -> None:
+    codes = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    Characters().learn(np.array(codes, np.uint32))
 
 
 PROGRAM = """
@@ -115,6 +145,16 @@ def results(program: str, **environment: str) -> list[object]:
         check=True,
     )
     return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow  # compiles twice
+def test_damage_to_what_was_compiled_costs_time_only(tmp_path: Path) -> None:
+    before = results(PROGRAM, NUMBA_CACHE_DIR=str(tmp_path))
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept
+    for path in kept:
+        path.write_bytes(b"")
+    assert results(PROGRAM, NUMBA_CACHE_DIR=str(tmp_path)) == before
 
 
 @pytest.mark.parametrize("way", ["switched off", "missing"])
