@@ -60,6 +60,7 @@ class Sharing(LocalEngine):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        dist.barrier()  # one that ends while the other is still at it may abort it
         dist.destroy_process_group()
 
 
