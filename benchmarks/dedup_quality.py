@@ -19,7 +19,7 @@ from typing import Any
 
 from datatrove.utils.text import simplify_text
 
-from benchmarks.filter_dedup import NOTHING, opened, texts
+from benchmarks.filter_dedup import opened, publish, texts
 from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.formats.documents import DOCUMENTS, TRAIN, VAL, Document, DocumentWriter, read_documents
@@ -211,7 +211,7 @@ def run(planted: Planted, config: DedupConfig) -> tuple[set[str], set[str]]:
                 for document in documents:
                     shard.write(document)
             parts.append(writer.commit(f"{split}-00000", {DOCUMENTS: path}, counts=shard.counts()))
-        writer.publish(parts, version=1, run_id="run", code_commit="", started="", seconds=0.0, **NOTHING)
+        publish(writer, parts)
         for stage, source in (("filter", "download"), ("dedup", "filter")):
             writer = ArtifactWriter(store, stage, "0" * 16)
             context = StageContext(writer, Execution(workers=1), nobody_watches)
@@ -220,7 +220,7 @@ def run(planted: Planted, config: DedupConfig) -> tuple[set[str], set[str]]:
                 parts = filter_corpus(everything, corpus, context=context)
             else:
                 parts = dedup_corpus(config, corpus, context=context)
-            writer.publish(parts, version=1, run_id="run", code_commit="", started="", seconds=0.0, **NOTHING)
+            publish(writer, parts)
         artifact = opened(store, "dedup")
         kept = {
             file.part.partition("-")[0]: {document.id for document in read_documents(artifact.open(file))}

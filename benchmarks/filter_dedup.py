@@ -40,7 +40,6 @@ from tasks.filter.signatures import Signer
 from tasks.filter.words import DocumentWords
 
 HERE = Path(__file__).parent
-NOTHING: dict[str, Any] = {"config": {}, "inputs": {}, "sources": {}, "recipe": {}, "libraries": {}}
 
 
 def main() -> None:
@@ -85,7 +84,7 @@ def make_corpus(source: Path, work: Path, megabytes: float) -> tuple[Path, float
             for document in taken[shard::8]:
                 documents.write(document)
         parts.append(writer.commit(f"train-{shard:05d}", {DOCUMENTS: path}, counts=documents.counts()))
-    writer.publish(parts, version=1, run_id="run", code_commit="", started="", seconds=0.0, **NOTHING)
+    publish(writer, parts)
     folder = work / "shards"
     folder.mkdir()
     artifact = opened(store, "download")
@@ -100,6 +99,12 @@ def texts(source: Path) -> Iterator[str]:
         lines = read_zstd_lines(path) if path.suffix == ".zst" else path.read_bytes().splitlines()
         for line in lines:
             yield orjson.loads(line)["text"]
+
+
+def publish(writer: ArtifactWriter, parts: list[Part]) -> None:
+    """Finish an artifact of which nobody will ask how it was made."""
+    nothing: dict[str, Any] = {name: {} for name in ("config", "inputs", "sources", "recipe", "libraries")}
+    writer.publish(parts, version=1, run_id="run", code_commit="", started="", seconds=0.0, **nothing)
 
 
 def opened(store: Store, stage: str) -> Artifact:
@@ -127,7 +132,7 @@ def run_ours(work: Path) -> dict[str, Any]:
         began = time.process_time()
         parts = build(opened(store, source), context=context)
         cost[stage] = time.process_time() - began
-        writer.publish(parts, version=1, run_id="run", code_commit="", started="", seconds=0.0, **NOTHING)
+        publish(writer, parts)
     return {
         "cpu_seconds": cost,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -17,6 +17,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from storage.formats.minhash import Hashes
+
 log = logging.getLogger(__name__)
 
 try:
@@ -30,7 +32,6 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
 """Characters: code points, in bytes if all are ASCII."""
 Places = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
 
 SPACE, LETTER, MARK, BLANK, DIGIT, SEPARATOR, CONTEXT, KNOWN = (1 << bit for bit in range(8))
 """Classes of a character: white space; `isalpha`; of datatrove's PUNCTUATION_SET; normalised to a blank; of a
@@ -138,7 +139,7 @@ def scan(
     """Split a text into words and normalised words in one pass.
 
     Args:
-        codes: The text.
+        codes: The text, with white space behind it, which ends the last word.
         classes: Of each character.
         forms: The normal form of each character: a code point, NOTHING, or SEVERAL plus a place in `expansions`.
         expansions: Their number and the code points of normal forms that are several.
@@ -188,7 +189,7 @@ def scan(
                 normal = normal * BASE + ZERO
                 in_normal, number = True, 1
             continue
-        if number == 1 and kind & SEPARATOR and place + 1 < codes.size:
+        if number == 1 and kind & SEPARATOR:
             follower = classes[codes[place + 1]]
             if follower == 0:
                 return UNKNOWN, UNKNOWN
@@ -211,14 +212,16 @@ def scan(
             for index in range(start + 1, start + 1 + expansions[start]):
                 normal = normal * BASE + np.uint64(expansions[index]) + ONE
             in_normal = True
-    if inside:
-        flags[words] = HAS_LETTER * has_letter + ONLY_MARKS * only_marks
-        words += 1
-        ends[words], prefixes[words] = size, hashed
-        if in_normal:
-            normalised[found] = mixed(normal)
-            found += 1
     return words, UNKNOWN if needs_context else found
+
+
+@compiled("number")
+def empty_table(entries: int) -> npt.NDArray[np.int32]:
+    """Return a hash table of free slots, twice as many as entries at least, and a power of two."""
+    slots = 16
+    while slots < 2 * entries:
+        slots *= 2
+    return np.full(slots, -1, np.int32)
 
 
 @compiled("letters", "places", "hashes", "hashes", "number")
@@ -229,15 +232,12 @@ def repeated_letters(letters: Codes, ends: Places, prefixes: Hashes, powers: Has
     not is remembered. Windows are equal if their letters are, wherever their words end.
     """
     windows = ends.size - size
-    slots = 16
-    while slots < 2 * windows:
-        slots *= 2
-    table = np.full(slots, -1, np.int32)
+    table = empty_table(windows)
     repeated, place = 0, 0
     while place < windows:
         begin, width = ends[place], ends[place + size] - ends[place]
         factor = powers[width] if width < powers.size else power(width)
-        slot = np.int64(mixed(prefixes[place + size] - prefixes[place] * factor) & np.uint64(slots - 1))
+        slot = np.int64(mixed(prefixes[place + size] - prefixes[place] * factor) & np.uint64(table.size - 1))
         same = False
         while table[slot] >= 0 and not same:
             other = ends[table[slot]]
@@ -247,7 +247,7 @@ def repeated_letters(letters: Codes, ends: Places, prefixes: Hashes, powers: Has
                     offset += 1
                 same = offset == width
             if not same:
-                slot = (slot + 1) & (slots - 1)
+                slot = (slot + 1) & (table.size - 1)
         if same:
             repeated += width
             place += size
@@ -264,10 +264,7 @@ def most_frequent(letters: Codes, ends: Places, prefixes: Hashes, powers: Hashes
     Of several it is the one that occurs first. Windows are equal if their words are.
     """
     windows = ends.size - size
-    slots = 16
-    while slots < 2 * windows:
-        slots *= 2
-    table = np.full(slots, -1, np.int32)
+    table = empty_table(windows)
     counts = np.zeros(windows, np.int32)
     for place in range(windows):
         begin, width = ends[place], ends[place + size] - ends[place]
@@ -275,7 +272,7 @@ def most_frequent(letters: Codes, ends: Places, prefixes: Hashes, powers: Hashes
         hashed = prefixes[place + size] - prefixes[place] * factor
         for word in range(place + 1, place + size):
             hashed = hashed * MIXER + np.uint64(ends[word] - begin)
-        slot = np.int64(mixed(hashed) & np.uint64(slots - 1))
+        slot = np.int64(mixed(hashed) & np.uint64(table.size - 1))
         same = False
         while table[slot] >= 0 and not same:
             first = table[slot]
@@ -289,7 +286,7 @@ def most_frequent(letters: Codes, ends: Places, prefixes: Hashes, powers: Hashes
                 same = letters[other + offset] == letters[begin + offset]
                 offset += 1
             if not same:
-                slot = (slot + 1) & (slots - 1)
+                slot = (slot + 1) & (table.size - 1)
         if not same:
             table[slot] = place
         counts[table[slot]] += 1

@@ -8,9 +8,7 @@ and containment of documents".
 import numpy as np
 
 from storage.formats.minhash import Hashes, MinHash
-from tasks.filter.kernels import smallest
-
-_ODD = np.uint64(0x9E3779B97F4A7C15)
+from tasks.filter.kernels import BASE, smallest
 
 
 class Signer:
@@ -35,10 +33,10 @@ def n_gram_hashes(word_hashes: Hashes, size: int) -> Hashes:
     count = len(word_hashes) - size + 1
     hashes = word_hashes[:count].copy()
     for offset in range(1, size):
-        hashes *= _ODD
+        hashes *= BASE
         hashes ^= hashes >> np.uint64(29)
         hashes += word_hashes[offset : offset + count]
     hashes ^= hashes >> np.uint64(32)
-    hashes *= _ODD
+    hashes *= BASE
     hashes ^= hashes >> np.uint64(29)
     return hashes

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from datatrove.utils.text import simplify_text
 
+from storage.formats.minhash import Hashes
 from tasks.filter.characters import characters
 from tasks.filter.kernels import (
     BASE,
@@ -14,7 +15,6 @@ from tasks.filter.kernels import (
     ONLY_MARKS,
     UNKNOWN,
     Codes,
-    Hashes,
     Places,
     has_word,
     mixed,
@@ -98,7 +98,7 @@ class Scanned(NamedTuple):
 
 def scanned(text: str) -> Scanned:
     """Return what `kernels.scan` finds, in arrays of the right sizes."""
-    codes, tables = as_codes(text), characters()
+    codes, tables = as_codes(f"{text} "), characters()
     most = len(codes) // 2 + 2
     letters, ends, prefixes = np.empty_like(codes), np.empty(most, np.int64), np.empty(most, np.uint64)
     flags, normalised = np.empty(most, np.uint8), np.empty(len(codes), np.uint64)

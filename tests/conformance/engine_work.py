@@ -188,13 +188,16 @@ class EndedBadly(Exception):
     """A process did not end as it should."""
 
 
-def in_processes(work: Work, processes: int, folder: Path) -> Outcome:
-    """Do the work in processes as torchrun starts them. Raises: EndedBadly."""
+def in_processes(work: Work, processes: int, folder: Path, *, abruptly: bool = False) -> Outcome:
+    """Do the work in processes as torchrun starts them. Raises: EndedBadly.
+
+    `abruptly` spares an engine that is no member the end of the interpreter, at which gloo aborts some.
+    """
     folder.mkdir(parents=True)
     (folder / "work").write_bytes(pickle.dumps(work))
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.conformance.engine_process", str(folder)],
+            [sys.executable, "-m", "tests.conformance.engine_process", str(folder), *["abruptly"] * abruptly],
             cwd=REPOSITORY,
             stdout=(folder / f"output-{rank}").open("wb"),
             stderr=subprocess.STDOUT,

@@ -60,7 +60,6 @@ class Sharing(LocalEngine):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        dist.barrier()  # one that ends while the other is still at it may abort it
         dist.destroy_process_group()
 
 
@@ -104,7 +103,9 @@ class SharingConfig(EngineConfig):
 
 
 def member_of(engine: type[Sharing], folder: Path) -> Member:
-    return Member(SharingConfig(name=engine.__name__), lambda work: in_processes(work, 2, folder / "work"), 2)
+    return Member(
+        SharingConfig(name=engine.__name__), lambda work: in_processes(work, 2, folder / "work", abruptly=True), 2
+    )
 
 
 @pytest.mark.slow
