@@ -1,1 +1,1 @@
-"""What lies in the files: documents, signatures, tokenizers, tokens, packed sequences."""
+"""What lies in the files: documents, shingles, tokenizers, tokens, packed sequences."""

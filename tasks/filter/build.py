@@ -23,7 +23,7 @@ MOST_SAMPLES = 20
 
 
 def filter_corpus(config: FilterConfig, corpus: Artifact, *, context: StageContext) -> list[Part]:
-    """Keep what the policies keep, shard by shard, and sign it.
+    """Keep what the policies keep, shard by shard, and write down what dedup compares.
 
     Raises: InputError if nothing at all is kept.
     """

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from datatrove.utils.text import NUMBERS_PATTERN, PUNCTUATION, PUNCTUATION_SET
 
+from tasks.core.compiling import Codes
 from tasks.filter.kernels import (
     BLANK,
     CONTEXT,
@@ -19,7 +20,6 @@ from tasks.filter.kernels import (
     SEPARATOR,
     SEVERAL,
     SPACE,
-    Codes,
 )
 
 _BLANKS = frozenset(PUNCTUATION)

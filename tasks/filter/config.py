@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import model_validator
 
 from storage.config import Config
-from storage.formats.minhash import MinHash
+from storage.formats.shingles import Shingles
 from tasks.filter.policies import POLICIES, SUBSETS, Policy
 from tasks.reports.drop_counts import dropped_by_subset, kept_by_subset
 
@@ -22,8 +22,8 @@ class FilterConfig(Config):
     """Subset name -> policy name."""
     default_policy: str = "mild"
     """Policy of subsets that are not named; their documents are counted as `unknown_subset.<name>`."""
-    minhash: MinHash = MinHash()
-    """How signatures are made; `dedup` reads it from the signature files."""
+    shingles: Shingles = Shingles()
+    """What `dedup` compares documents by."""
 
     @model_validator(mode="after")
     def _named_policies_exist(self) -> "FilterConfig":

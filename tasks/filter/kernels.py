@@ -1,37 +1,9 @@
-"""Loops over the characters and words of one document, compiled by numba.
-
-Without numba they run as they stand, with the same results, some hundred times slower. Whole numbers are 64 bits
-and wrap around; numba would make a float of an unsigned and a signed one, so constants are unsigned too.
-"""
-
-import functools
-import hashlib
-import logging
-import os
-import pickle
-from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any, TypeVar, cast
+"""Loops over the characters and words of one document."""
 
 import numpy as np
 import numpy.typing as npt
 
-from storage.formats.minhash import Hashes
-
-log = logging.getLogger(__name__)
-
-try:
-    import numba
-except ImportError as missing:
-    numba = None  # type: ignore[assignment]
-    log.warning("the filter takes 400 times as long without numba, which should be installed: %s", missing)
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
-"""Characters: code points, in bytes if all are ASCII."""
-Places = npt.NDArray[np.int64]
+from tasks.core.compiling import BASE, HALF, MIXER, Codes, Hashes, Hashes32, Places, compiled, mixed
 
 SPACE, LETTER, MARK, BLANK, DIGIT, SEPARATOR, CONTEXT, KNOWN = (1 << bit for bit in range(8))
 """Classes of a character: white space; `isalpha`; of datatrove's PUNCTUATION_SET; normalised to a blank; of a
@@ -47,69 +19,7 @@ SEVERAL = np.uint32(0x80000000)
 UNKNOWN = -1
 """Number of words of a text with a character that no table knows yet."""
 
-BASE = np.uint64(0x9E3779B97F4A7C15)
-"""Base of polynomial hashes; odd. Long words of one hash can be made up: what decides by itself about a document
-compares letters too."""
-MIXER = np.uint64(0xD6E8FEB86659FD93)
-ZERO = np.uint64(ord("0") + 1)
-ONE, HALF, NEARLY_HALF = np.uint64(1), np.uint64(32), np.uint64(29)
-
-
-def compiled(*parameters: str) -> Callable[[FunctionT], FunctionT]:
-    """Return a decorator that compiles a function for parameters of these kinds, at once and in all variants.
-
-    Kinds are those of `_variants`. numba keeps what it compiled on disk, numbered, without a lock: were variants
-    compiled as texts demand them, two processes could take each other's. The name has a digest of this file, since
-    numba would also take what was kept for another version if it was killed in the middle of replacing it.
-    """
-
-    def compile_now(function: FunctionT) -> FunctionT:
-        if numba is None or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
-            return _wrapping_around(function)
-        variants = _variants(parameters)
-        function.__qualname__ += f"_{_digest()}"
-        try:
-            return cast(FunctionT, numba.njit(variants, cache=True)(function))
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):  # nothing can be kept, or it is damaged
-            return cast(FunctionT, numba.njit(variants)(function))
-
-    return compile_now
-
-
-def _variants(parameters: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return the types of the parameters: once, or once for bytes and once for code points."""
-    types = numba.types
-    elements = {"bytes": types.uint8, "points": types.uint32, "places": types.int64, "hashes": types.uint64}
-    kinds: dict[str, Any] = {name: types.Array(element, 1, "C") for name, element in elements.items()}
-    kinds |= {"number": types.int64, "hash": types.uint64}
-    variants = []
-    for code in (types.uint8, types.uint32):
-        kinds["letters"] = types.Array(code, 1, "C")
-        kinds["codes"] = types.Array(code, 1, "C", readonly=True)
-        variants.append(tuple(kinds[name] for name in parameters))
-    return list(dict.fromkeys(variants))
-
-
-@cache
-def _digest() -> str:
-    return hashlib.sha256(Path(__file__).read_bytes() + numba.__version__.encode()).hexdigest()[:12]
-
-
-def _wrapping_around(function: FunctionT) -> FunctionT:
-    @functools.wraps(function)
-    def silent(*arguments: Any) -> Any:
-        with np.errstate(over="ignore"):
-            return function(*arguments)
-
-    return cast(FunctionT, silent)
-
-
-@compiled("hash")
-def mixed(value: np.uint64) -> np.uint64:
-    """Return a value whose bits all depend on all bits."""
-    value ^= value >> HALF
-    value *= MIXER
-    return value ^ (value >> NEARLY_HALF)
+ZERO, ONE = np.uint64(ord("0") + 1), np.uint64(1)
 
 
 @compiled("number")
@@ -124,12 +34,13 @@ def power(exponent: int) -> np.uint64:
     return result
 
 
-@compiled("codes", "bytes", "points", "points", "letters", "places", "hashes", "bytes", "hashes")
+@compiled("codes", "bytes", "points", "points", "number", "letters", "places", "hashes", "bytes", "hashes")
 def scan(
     codes: Codes,
     classes: npt.NDArray[np.uint8],
     forms: npt.NDArray[np.uint32],
     expansions: npt.NDArray[np.uint32],
+    keep_numbers: int,
     letters: Codes,
     ends: Places,
     prefixes: Hashes,
@@ -143,6 +54,7 @@ def scan(
         classes: Of each character.
         forms: The normal form of each character: a code point, NOTHING, or SEVERAL plus a place in `expansions`.
         expansions: Their number and the code points of normal forms that are several.
+        keep_numbers: Whether numbers are words like others, and not all normalised to `0`.
         letters: Gets the words, without anything between them.
         ends: Gets where each word ends in `letters`, after a leading 0.
         prefixes: Gets the hash of all letters before each word, and before the end.
@@ -184,7 +96,7 @@ def scan(
             only_marks = False
         if kind & CONTEXT:
             needs_context = True
-        if kind & DIGIT:
+        if kind & DIGIT and not keep_numbers:
             if not number:
                 normal = normal * BASE + ZERO
                 in_normal, number = True, 1
@@ -308,11 +220,25 @@ def has_word(letters: Codes, ends: Places, word: npt.NDArray[np.uint32]) -> bool
     return False
 
 
-@compiled("hashes", "hashes", "hashes")
-def smallest(hashes: Hashes, factors: Hashes, summands: Hashes) -> Hashes:
-    """Return min(factor * hash + summand mod 2^64) over all hashes, for each permutation."""
-    best = np.full(factors.size, np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64)
-    for place in range(hashes.size):
-        for index in range(factors.size):
-            best[index] = min(best[index], factors[index] * hashes[place] + summands[index])
-    return best
+@compiled("hashes", "number")
+def shingle_hashes(words: Hashes, size: int) -> Hashes32:
+    """Return a hash of each run of `size` neighbouring words, in order; words are given as hashes."""
+    count = max(words.size - size + 1, 0)
+    hashes = np.empty(count, np.uint32)
+    for place in range(count):
+        hashed = words[place]
+        for offset in range(1, size):
+            hashed = mixed(hashed * BASE) + words[place + offset]
+        hashes[place] = np.uint32(mixed(hashed * BASE) >> HALF)
+    return hashes
+
+
+@compiled("points")
+def first_of_each(values: Hashes32) -> int:
+    """Move the distinct ones of ascending values to the front; return how many there are."""
+    count = 0
+    for place in range(values.size):
+        if count == 0 or values[place] != values[count - 1]:
+            values[count] = values[place]
+            count += 1
+    return count

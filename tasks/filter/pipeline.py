@@ -1,4 +1,4 @@
-"""The datatrove pipeline of the filter stage: read a shard, ask the rules, sign, commit the part.
+"""The datatrove pipeline of the filter stage: read a shard, ask the rules, commit the part.
 
 One task is one shard. The last step writes what the others let through and commits the part when the shard is
 complete; on an exception nothing is committed.
@@ -16,11 +16,10 @@ from storage.artifacts.records import StoredFile
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.formats.documents import DOCUMENTS, Document, DocumentWriter, read_documents
-from storage.formats.signatures import SIGNATURES, SignatureWriter
+from storage.formats.shingles import SHINGLES, ShingleWriter
 from tasks.filter.config import FilterConfig
 from tasks.filter.rules.base import judge_document
 from tasks.filter.rules.registry import make_rule
-from tasks.filter.signatures import Signer
 from tasks.reports.drop_counts import count_dropped, count_kept
 
 SAMPLES = 3
@@ -36,7 +35,6 @@ def filter_pipeline(
     return [
         ReadShard(corpus, shards),
         PolicyFilter(config, dropped),
-        SignDocuments(config),
         CommitPart(config, tuple(shard.part for shard in shards), writer, dropped),
     ]
 
@@ -73,7 +71,9 @@ class PolicyFilter(BaseFilter):
 
     def filter(self, doc: DatatroveDocument) -> bool | tuple[bool, str]:
         """Decide about one document; its text is then as the rules left it."""
-        view, drop = judge_document(self.rules[self.config.policy_name(doc.metadata["subset"])], doc.text)
+        name = self.config.policy_name(doc.metadata["subset"])
+        keep_numbers = self.config.policies[name].keep_numbers
+        view, drop = judge_document(self.rules[name], doc.text, keep_numbers=keep_numbers)
         if drop is not None:
             doc.metadata["filter_value"] = drop.value
             return False, drop.reason
@@ -114,33 +114,8 @@ class DroppedDocuments:
             self.samples.append(sample if value is None else {**sample, "value": value})
 
 
-class SignDocuments(PipelineStep):
-    """Adds the exact hash and, where the policy wants it, the MinHash signature."""
-
-    type = "🫂 - DEDUP"
-    name = "Signatures"
-
-    def __init__(self, config: FilterConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.signer = Signer(config.minhash)
-
-    def run(
-        self, data: Iterator[DatatroveDocument], rank: int = 0, world_size: int = 1
-    ) -> Iterator[DatatroveDocument]:
-        """Sign what comes through."""
-        for document in data:
-            with self.track_time():
-                view = document.metadata["view"]
-                document.metadata["exact"] = view.exact_hash
-                document.metadata["minhash"] = None
-                if self.config.policy(document.metadata["subset"]).minhash:
-                    document.metadata["minhash"] = self.signer.signature(view.words.normalised)
-            yield document
-
-
 class CommitPart(PipelineStep):
-    """Writes documents and signatures of the task's shard and commits them as the part of the same name."""
+    """Writes documents and shingles of the task's shard and commits them as the part of the same name."""
 
     type = "💽 - WRITER"
     name = "Part"
@@ -162,17 +137,25 @@ class CommitPart(PipelineStep):
         counts: Counter[str] = Counter(documents=0, text_bytes=0, dropped=0)
         paths = {
             DOCUMENTS: self.writer.scratch() / f"{part}.jsonl.zst",
-            SIGNATURES: self.writer.scratch() / f"{part}.parquet",
+            SHINGLES: self.writer.scratch() / f"{part}.parquet",
         }
         with (
             DocumentWriter(paths[DOCUMENTS]) as documents,
-            SignatureWriter(paths[SIGNATURES], self.config.minhash) as signatures,
+            ShingleWriter(paths[SHINGLES], self.config.shingles) as shingles,
         ):
             for passed in data:
                 with self.track_time():
                     subset, bytes_before = passed.metadata["subset"], documents.text_bytes
                     documents.write(Document(passed.id, subset, passed.text, passed.metadata["meta"]))
-                    signatures.write(passed.metadata["exact"], passed.metadata["minhash"])
+                    words = passed.metadata["view"].words
+                    shingles.write(
+                        passed.id,
+                        subset,
+                        words.exact_hash(),
+                        len(words),
+                        self.config.policy(subset).near_duplicates,
+                        words.shingles(self.config.shingles.words),
+                    )
                     count_kept(counts, subset, documents.text_bytes - bytes_before)
         counts.update(self.dropped.counts)
         counts.update(self.config.unknown_subsets(counts))

@@ -10,8 +10,11 @@ class Policy(Config):
 
     rules: tuple[AnyRuleConfig, ...] = ()
     """The rules in the order in which they are asked; the first that drops a document decides."""
-    minhash: bool = True
-    """Look for near duplicates. Off for templated text, in which everything resembles everything."""
+    near_duplicates: bool = True
+    """Look for near duplicates. Off for templated text, in which everything resembles everything; exact duplicates
+    and what holds held-out text are found all the same."""
+    keep_numbers: bool = False
+    """Take numbers for the words that they are when documents are compared; otherwise all are the same one."""
 
 
 WITHOUT_LINES = rule_config(
@@ -65,7 +68,7 @@ POLICIES: dict[str, Policy] = {
         )
     ),
     "code": Policy(rules=(rule_config("length", min_characters=50), rule_config("code"))),
-    "synthetic": Policy(minhash=False),
+    "synthetic": Policy(near_duplicates=False, keep_numbers=True),
     "mild": Policy(
         rules=(
             rule_config("length", min_words=5),

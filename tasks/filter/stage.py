@@ -1,8 +1,8 @@
-"""Filter: documents -> the documents that the policy of their subset keeps, and their signatures.
+"""Filter: documents -> the documents that the policy of their subset keeps, and their shingles.
 
 Input   corpus      document shards of `download`
 Output  documents   the kept documents, a shard with the same name for each shard; held-out splits too
-        signatures  exact hash and MinHash of every kept document (storage.formats.signatures)
+        shingles    exact hash and hashes of the word n-grams of every kept document (storage.formats.shingles)
 Reports dropped_samples.jsonl   some dropped documents per subset and reason
 Rerun   a finished shard is kept.
 """
@@ -15,7 +15,8 @@ STAGE = Stage(
     name="filter",
     # 2: a policy became an ordered list of named rules with versions; the same documents are kept.
     # 3: words are hashed another way for signatures; the same documents are kept.
-    version=3,
+    # 4: writes shingles in place of signatures; the same documents are kept.
+    version=4,
     config=FilterConfig,
     build=LazyFunction("tasks.filter.build:filter_corpus"),
     inputs={"corpus": "download"},

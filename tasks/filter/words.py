@@ -5,23 +5,22 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from datatrove.utils.text import simplify_text
+import xxhash
+from datatrove.utils.text import TextNormConfig, simplify_text
 
-from storage.formats.minhash import Hashes
-from tasks.filter.characters import characters
+from tasks.core.compiling import BASE, Codes, Hashes, Hashes32, Places, mixed
+from tasks.filter.characters import ASCII, characters
 from tasks.filter.kernels import (
-    BASE,
     HAS_LETTER,
     ONLY_MARKS,
     UNKNOWN,
-    Codes,
-    Places,
+    first_of_each,
     has_word,
-    mixed,
     most_frequent,
     power,
     repeated_letters,
     scan,
+    shingle_hashes,
 )
 
 Flags = npt.NDArray[np.bool_]
@@ -33,12 +32,13 @@ POWERS: Hashes = np.array([power(exponent) for exponent in range(1024)], np.uint
 class DocumentWords:
     """What stands between white space, as `str.split` finds it."""
 
-    def __init__(self, text: str) -> None:
-        self.letters, self.ends, self._prefixes, self._flags, normalised = scanned(text)
+    def __init__(self, text: str, *, keep_numbers: bool = False) -> None:
+        self.letters, self.ends, self._prefixes, self._flags, normalised = scanned(text, keep_numbers)
+        if normalised is None:  # `lower` knows the last letter of Greek words
+            normalised = scanned(text.lower(), keep_numbers).normalised
         if normalised is None:
-            normalised = scanned(text.lower()).normalised  # which knows the last letter of Greek words
-        if normalised is None:
-            normalised = hashed_words(simplify_text(text).split())
+            normal_form = TextNormConfig(norm_numbers=not keep_numbers)
+            normalised = hashed_words(simplify_text(text, normal_form).split())
         self.normalised: Hashes = normalised
         """A hash of each normalised word, in the order of the text."""
 
@@ -62,6 +62,19 @@ class DocumentWords:
     def only_marks(self) -> Flags:
         """Whether each word is nothing but characters of datatrove's PUNCTUATION_SET."""
         return (self._flags & ONLY_MARKS).astype(np.bool_)
+
+    def exact_hash(self) -> bytes:
+        """Return 16 bytes that are equal for texts of equal words, whatever white space stands between them."""
+        letters, lengths = self.letters, self.lengths
+        if letters.dtype == np.uint32 and letters.max(initial=0) < ASCII:  # only white space was none
+            letters = letters.astype(np.uint8)
+        return xxhash.xxh3_128_digest(letters.tobytes() + lengths.tobytes())
+
+    def shingles(self, size: int) -> Hashes32:
+        """Return the hashes of all runs of `size` normalised words, ascending and distinct."""
+        hashes = shingle_hashes(self.normalised, size)
+        hashes.sort()
+        return hashes[: first_of_each(hashes)]
 
     def longest(self, size: int) -> int:
         """Return the characters of the longest window of `size` words, blanks between included; 0 if none."""
@@ -96,16 +109,17 @@ class Scanned(NamedTuple):
     """None if a normal form follows from more than single characters."""
 
 
-def scanned(text: str) -> Scanned:
+def scanned(text: str, keep_numbers: bool = False) -> Scanned:
     """Return what `kernels.scan` finds, in arrays of the right sizes."""
     codes, tables = as_codes(f"{text} "), characters()
     most = len(codes) // 2 + 2
     letters, ends, prefixes = np.empty_like(codes), np.empty(most, np.int64), np.empty(most, np.uint64)
     flags, normalised = np.empty(most, np.uint8), np.empty(len(codes), np.uint64)
-    while (counts := scan(codes, *tables.of(codes), letters, ends, prefixes, flags, normalised))[0] == UNKNOWN:
+    found = letters, ends, prefixes, flags, normalised
+    while (counts := scan(codes, *tables.of(codes), keep_numbers, *found))[0] == UNKNOWN:
         tables.learn(codes)
-    words, found = counts
-    hashes = None if found == UNKNOWN else normalised[:found]
+    words, normal = counts
+    hashes = None if normal == UNKNOWN else normalised[:normal]
     return Scanned(letters[: ends[words]], ends[: words + 1], prefixes[: words + 1], flags[:words], hashes)
 
 

@@ -90,9 +90,11 @@ class Rule(ABC, Generic[ConfigT]):
         """Return `KEEP`, why the document is dropped, or its new text."""
 
 
-def judge_document(rules: Iterable[Rule[Any]], text: str) -> tuple[DocumentView, Drop | None]:
+def judge_document(
+    rules: Iterable[Rule[Any]], text: str, *, keep_numbers: bool = False
+) -> tuple[DocumentView, Drop | None]:
     """Ask rules in order; return the document as they leave it and why it is dropped, None if it is kept."""
-    view = DocumentView(text)
+    view = DocumentView(text, keep_numbers=keep_numbers)
     if not view.characters:
         return view, Drop(EMPTY, 0)
     for rule in rules:
@@ -100,7 +102,7 @@ def judge_document(rules: Iterable[Rule[Any]], text: str) -> tuple[DocumentView,
         if isinstance(judgement, Drop):
             return view, judgement
         if isinstance(judgement, Rewrite):
-            view = DocumentView(judgement.text)
+            view = DocumentView(judgement.text, keep_numbers=keep_numbers)
             if not view.characters:
                 return view, Drop(EMPTY, 0)
     return view, None

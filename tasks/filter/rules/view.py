@@ -3,8 +3,6 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tasks.filter.exact import exact_hash
-
 if TYPE_CHECKING:
     from tasks.filter.words import DocumentWords
 
@@ -15,8 +13,9 @@ class DocumentView:
     What it returns belongs to all rules: none may change it.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, keep_numbers: bool = False) -> None:
         self.text = text
+        self.keep_numbers = keep_numbers
 
     @cached_property
     def characters(self) -> int:
@@ -39,9 +38,4 @@ class DocumentView:
         """What stands between white space, with lengths, letters and hashes of each word."""
         from tasks.filter.words import DocumentWords  # noqa: PLC0415 - datatrove, which planning does not need
 
-        return DocumentWords(self.text)
-
-    @cached_property
-    def exact_hash(self) -> bytes:
-        """16 bytes that are equal for equal texts; white space around the text does not count."""
-        return exact_hash(self.text)
+        return DocumentWords(self.text, keep_numbers=self.keep_numbers)

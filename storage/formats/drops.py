@@ -1,0 +1,68 @@
+"""Drop files: Parquet, a row for each document of a shard that a stage left out, in the order of the documents.
+
+id, subset     of the document
+index          int64    its place in the shard that the stage read
+rule           string   which rule: the name of a filter rule, `exact`, `near`, `contained` or `held-out`
+reason         string   under which it is counted
+value          float64  what was measured: of a bound, or the similarity to the twin; null if nothing was
+bound          float64  what the value had to keep; null if there is none
+twin_id        string   of the kept document for which this one went; null in a filter
+twin_part      string   shard of the twin
+twin_index     int64    its place there, in what `filter` wrote
+twin_artifact  string   key of the dedup artifact that holds the twin; empty for the same one
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+DROPS = "drops"
+"""Role of the drop files of filter and dedup artifacts."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("bound", pa.float64()),
+        pa.field("twin_id", pa.string()),
+        pa.field("twin_part", pa.string()),
+        pa.field("twin_index", pa.int64()),
+        pa.field("twin_artifact", pa.string()),
+    ]
+)
+
+
+class DropRow(NamedTuple):
+    """A row of a drop file."""
+
+    id: str
+    subset: str
+    index: int
+    rule: str
+    reason: str
+    value: float | None = None
+    bound: float | None = None
+    twin_id: str | None = None
+    twin_part: str | None = None
+    twin_index: int | None = None
+    twin_artifact: str | None = None
+
+
+def write_drops(path: Path, rows: Sequence[DropRow]) -> None:
+    """Write the file of a shard."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    pq.write_table(pa.table(arrays, schema=SCHEMA), path, compression="zstd")
+
+
+def read_drops(path: Path) -> list[DropRow]:
+    """Return the rows of a file."""
+    columns = pq.read_table(path).to_pydict()
+    return [DropRow(*row) for row in zip(*(columns[name] for name in SCHEMA.names), strict=True)]
