@@ -13,9 +13,11 @@ twin_artifact  string   key of the dedup artifact that holds the twin; empty for
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -39,7 +41,8 @@ SCHEMA = pa.schema(
 )
 
 
-class DropRow(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class DropRow:
     """A row of a drop file."""
 
     id: str
@@ -57,8 +60,7 @@ class DropRow(NamedTuple):
 
 def write_drops(path: Path, rows: Sequence[DropRow]) -> None:
     """Write the file of a shard."""
-    columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    arrays = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in SCHEMA]
     pq.write_table(pa.table(arrays, schema=SCHEMA), path, compression="zstd")
 
 
@@ -66,3 +68,8 @@ def read_drops(path: Path) -> list[DropRow]:
     """Return the rows of a file."""
     columns = pq.read_table(path).to_pydict()
     return [DropRow(*row) for row in zip(*(columns[name] for name in SCHEMA.names), strict=True)]
+
+
+def read_dropped(path: Path) -> npt.NDArray[np.int64]:
+    """Return the places of the documents of a file, ascending."""
+    return np.asarray(pq.read_table(path, columns=["index"]).column("index").to_numpy())

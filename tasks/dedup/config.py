@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from storage.config import Config
 
+CONTAMINATION = "contamination"
+"""Count `contamination.<subset>.<split>.<reason>`: training documents dropped for one held out in `split`."""
+
 ABOVE = 0.05
 """How far above the threshold `min_recall` holds."""
 
@@ -21,18 +24,22 @@ class Bands(NamedTuple):
     hashes: int
     """Of each bucket."""
 
+    def recall(self, similarity: float) -> float:
+        """Return the probability that two documents of a similarity are compared."""
+        return 1 - float((1 - similarity**self.hashes) ** self.buckets)
+
 
 class DedupConfig(Config):
     """What counts as a duplicate. What documents are compared by is decided by `filter`."""
 
     near_duplicates: bool = True
-    """Also drop near duplicates; exact ones (equal words, whatever white space between them) are dropped always."""
+    """Also drop near duplicates; exact ones (equal words, whatever white space is between) are dropped always."""
     min_similarity: float = Field(default=0.5, ge=0.1, le=1)
-    """Smallest Jaccard similarity of two documents' shingles at which one of them is dropped. It is computed of every
-    pair that is compared, not estimated."""
-    min_recall: float = Field(default=0.99, gt=0, lt=1)
-    """Share of the pairs 0.05 above `min_similarity` that are compared at least; of more similar ones it is more. The
-    buckets of MinHash and their hashes follow from both: 48 of 4 hashes by default."""
+    """Smallest Jaccard similarity of two documents' shingles at which one of them is dropped. It is computed of
+    every pair that is compared, not estimated."""
+    min_recall: float = Field(default=0.995, gt=0, lt=1)
+    """Share of the pairs 0.05 above `min_similarity` that are compared at least; of more similar ones it is more.
+    The buckets of MinHash and their hashes follow from both: 55 of 4 hashes by default."""
     num_buckets: int | None = Field(default=None, ge=1, le=1024)
     """Buckets in place of those that follow; together with `hashes_per_bucket`. datatrove's default is 14 of 8."""
     hashes_per_bucket: int | None = Field(default=None, ge=1, le=64)
@@ -46,8 +53,8 @@ class DedupConfig(Config):
     held_out_containment: float = Field(default=0.8, ge=0.5, le=1)
     """A training document goes if at least this share of a held-out document's shingles stands in it."""
     held_out_min_shingles: int = Field(default=8, ge=1)
-    """A held-out document of fewer shingles is a phrase that may stand anywhere: found within a training document it
-    goes itself, in place of that document."""
+    """A held-out document of fewer shingles is a phrase that may stand anywhere: found within a training document
+    it goes itself, in place of that document."""
     against: tuple[str, ...] = ()
     """Keys of earlier dedup artifacts of the same store. What they kept comes first: duplicates of it are dropped,
     without a look at its text."""
@@ -56,10 +63,15 @@ class DedupConfig(Config):
     def _both_or_none(self) -> "DedupConfig":
         if (self.num_buckets is None) != (self.hashes_per_bucket is None):
             raise ValueError(
-                f"num_buckets and hashes_per_bucket must be set together, found num_buckets={self.num_buckets} and "
-                f"hashes_per_bucket={self.hashes_per_bucket}"
+                f"num_buckets and hashes_per_bucket must be set together, found num_buckets={self.num_buckets} "
+                f"and hashes_per_bucket={self.hashes_per_bucket}"
             )
         return self
+
+    @property
+    def longest_first(self) -> bool:
+        """Whether longer documents are decided about first: none stands in a shorter one."""
+        return self.keep == "longest" or self.min_containment is not None
 
     @property
     def bands(self) -> Bands:
@@ -70,8 +82,8 @@ class DedupConfig(Config):
 
 
 MOST_HASHES = 256
-"""Of a signature that follows from a threshold: more in each bucket find fewer pairs that are not alike, but demand
-more buckets."""
+"""Of a signature that follows from a threshold: more in each bucket find fewer pairs that are not alike, but
+demand more buckets."""
 
 
 def bands_for(similarity: float, recall: float) -> Bands:

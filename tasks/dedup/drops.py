@@ -2,174 +2,173 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from storage.artifacts.records import StoredFile
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
-from storage.errors import CorruptFileError, InputError
-from storage.formats.documents import DOCUMENTS, TEST, TRAIN, VAL, DocumentWriter, read_documents
-from storage.formats.signatures import SIGNATURES
-from tasks.dedup.clusters import CorpusSignatures, Duplicates, Numbers, find_duplicates
+from storage.errors import CorruptFileError
+from storage.formats.documents import DOCUMENTS, TRAIN, DocumentWriter, read_documents
+from storage.formats.drops import DROPS, SCHEMA, DropRow, read_drops
 from tasks.dedup.config import CONTAMINATION, DedupConfig
+from tasks.dedup.corpus import PRECEDENCE, NumberedShard, NumberedShards, split_precedence
+from tasks.dedup.duplicates import EXACT, Duplicates, Numbers
+from tasks.dedup.kernels import CONTAINED, FOUND_IN_TRAIN, HOLDS_HELD_OUT, NEAR
 from tasks.reports.drop_counts import count_dropped, count_kept
 
-PRECEDENCE = (TEST, VAL, TRAIN)
-"""Of duplicates the one of the earlier split is kept."""
+REASONS = {
+    EXACT: ("exact", "exact-duplicate"),
+    NEAR: ("near", "near-duplicate"),
+    CONTAINED: ("contained", "contained"),
+    HOLDS_HELD_OUT: ("held-out", "holds-held-out-text"),
+    FOUND_IN_TRAIN: ("held-out", "found-in-training-text"),
+}
+"""Verdict -> the rule and the reason in drop files."""
 
-EXACT, NEAR = "exact-duplicate", "near-duplicate"
-
-SAMPLES = 50
-"""Near duplicates in the report: evenly spread over all of them."""
 SAMPLE_CHARACTERS = 400
-
-DROPS = "drops"
-"""Part with the lists of all shards, roles named after them. No manifest names it; the stage discards it."""
-
-DROP = np.dtype([("index", np.int64), ("is_near", np.bool_), ("kept_split", np.uint8)])
 
 
 @dataclass(frozen=True)
 class ShardDrops:
-    """What to do with one shard. Its lists lie in the store: every worker, on whatever host, is sent all items."""
+    """What to do with one shard. Its list lies in the store: every worker, on whatever host, is sent all items."""
 
     documents: StoredFile
     rows: int
-    """Documents that the shard must have: as many as signatures."""
-    lists: StoredFile
-    """File of the part DROPS with two numpy arrays: `drops` of DROP, by rising index, and `heads`, offsets of the
-    documents of which the report shows the beginning."""
-
-
-@dataclass(frozen=True)
-class DropPlan:
-    """All shards, and the pairs for the report: `similarity`, `kept` and `dropped` as (part, index)."""
-
-    shards: list[ShardDrops]
-    samples: list[dict[str, Any]]
-
-
-def plan_drops(config: DedupConfig, corpus: Artifact, writer: ArtifactWriter) -> DropPlan:
-    """Find the duplicates of a corpus and commit a list of drops for each shard, as the part DROPS.
-
-    The same corpus gives the same plan. Raises: CorruptFileError if signatures do not fit together.
-    """
-    scratch = writer.scratch() / "drops"
-    scratch.mkdir(exist_ok=True)
-    shards = sorted(corpus.files(DOCUMENTS), key=lambda shard: (_precedence(shard.part), shard.part))
-    signature_files = {file.part: file for file in corpus.files(SIGNATURES)}
-    signature_paths = [corpus.open(signature_files[shard.part]) for shard in shards]
-    signatures = CorpusSignatures(signature_paths, scratch / "signatures")
-    found = find_duplicates(signatures, near=config.near_duplicates, min_similarity=config.min_similarity)
-    shutil.rmtree(scratch / "signatures")
-
-    offsets = _ShardOffsets([shard.part for shard in shards], signatures.rows)
-    samples = _sampled(found)
-    pairs = [
-        {
-            "similarity": round(float(found.similarity[sample]), 4),
-            "kept": offsets.name(found.kept[sample]),
-            "dropped": offsets.name(found.documents[sample]),
-        }
-        for sample in samples
-    ]
-    shown = np.unique(np.concatenate((found.documents[samples], found.kept[samples])))
-    paths = {}
-    for number, shard in enumerate(shards):
-        paths[shard.part] = scratch / f"{shard.part}.npz"
-        heads = shown[offsets.of_shard(shown, number)] - offsets.begins[number]
-        np.savez(paths[shard.part], drops=_shard_drops(found, offsets, number), heads=heads)
-    lists = {file.role: file for file in writer.commit(DROPS, paths).files}
-    items = [
-        ShardDrops(shard, rows, lists[shard.part]) for shard, rows in zip(shards, signatures.rows, strict=True)
-    ]
-    return DropPlan(items, pairs)
-
-
-class _ShardOffsets:
-    """Translates between the number of a document in the corpus and its place in a shard."""
-
-    def __init__(self, parts: list[str], rows: list[int]) -> None:
-        self.parts = parts
-        self.precedence = np.array([_precedence(part) for part in parts], np.uint8)
-        self.begins: Numbers = np.cumsum([0, *rows], dtype=np.int64)
-
-    def shard_of(self, documents: npt.ArrayLike) -> npt.NDArray[np.intp]:
-        return np.searchsorted(self.begins, documents, side="right") - 1
-
-    def of_shard(self, documents: Numbers, shard: int) -> slice:
-        """Return which of the documents, sorted by number, lie in a shard."""
-        return slice(*np.searchsorted(documents, self.begins[shard : shard + 2]))
-
-    def name(self, document: np.int64) -> tuple[str, int]:
-        shard = int(self.shard_of(document))
-        return self.parts[shard], int(document - self.begins[shard])
-
-
-def _shard_drops(found: Duplicates, offsets: _ShardOffsets, shard: int) -> npt.NDArray[np.void]:
-    selected = offsets.of_shard(found.documents, shard)
-    drops = np.empty(selected.stop - selected.start, DROP)
-    drops["index"] = found.documents[selected] - offsets.begins[shard]
-    drops["is_near"] = found.is_near[selected]
-    drops["kept_split"] = offsets.precedence[offsets.shard_of(found.kept[selected])]
-    return drops
+    """Documents that the shard must have: as many as rows of shingles."""
+    drops: StoredFile
+    """The drop file of the shard."""
+    heads: tuple[int, ...]
+    """Documents of which the report shows the beginning."""
 
 
 @dataclass(frozen=True)
 class DropDuplicates:
-    """Writes a shard without the documents of its list and commits it as the part of the same name."""
+    """Writes a shard without the documents of its list and commits both as the part of the same name."""
 
     corpus: Artifact
     writer: ArtifactWriter
 
     def __call__(self, shard: ShardDrops) -> None:
-        """Do one shard. Raises: CorruptFileError if it has another number of documents than signatures."""
+        """Do one shard. Raises: CorruptFileError if it has another number of documents than rows of shingles."""
         part = shard.documents.part
-        with np.load(self.writer.open(shard.lists)) as lists:
-            drops = {int(drop["index"]): drop for drop in lists["drops"]}
-            heads = set(lists["heads"].tolist())
-        shown = {}
+        lists = self.writer.open(shard.drops)
+        drops = {row.index: row for row in read_drops(lists)}
         counts: Counter[str] = Counter(documents=0, text_bytes=0, dropped=0)
-        path = self.writer.scratch() / f"{part}.jsonl.zst"
+        heads = {}
+        paths = {role: self.writer.scratch() / f"{part}{end}" for role, end in FILES.items()}
         index = -1
-        with DocumentWriter(path) as kept:
+        with DocumentWriter(paths[DOCUMENTS]) as kept:
             for index, document in enumerate(read_documents(self.corpus.open(shard.documents))):
-                if index in heads:
-                    shown[str(index)] = {"id": document.id, "text": document.text[:SAMPLE_CHARACTERS]}
+                if index in shard.heads:
+                    heads[str(index)] = {"id": document.id, "text": document.text[:SAMPLE_CHARACTERS]}
                 if index in drops:
-                    _count_drop(counts, part, document.subset, drops[index])
+                    _count_drop(counts, part, drops[index])
                     continue
                 bytes_before = kept.text_bytes
                 kept.write(document)
                 count_kept(counts, document.subset, kept.text_bytes - bytes_before)
         if index + 1 != shard.rows:
             raise CorruptFileError(
-                f"{self.corpus.url}/{shard.documents.path} must have a document for each of its {shard.rows} "
-                f"signatures, found {index + 1}; rebuild both with `pile run RECIPE --force filter`"
+                f"{self.corpus.url}/{shard.documents.path} must have a document for each of its {shard.rows} rows "
+                f"of shingles, found {index + 1}; rebuild both with `pile run RECIPE --force filter`"
             )
-        self.writer.commit(part, {DOCUMENTS: path}, counts=counts, info={"heads": shown})
+        shutil.copyfile(lists, paths[DROPS])
+        self.writer.commit(part, paths, counts=counts, info={"heads": heads})
 
 
-def _count_drop(counts: Counter[str], part: str, subset: str, drop: np.void) -> None:
-    reason = NEAR if drop["is_near"] else EXACT
-    count_dropped(counts, subset, reason)
-    held_out = PRECEDENCE[drop["kept_split"]]
-    if PRECEDENCE[_precedence(part)] == TRAIN and held_out != TRAIN:
-        counts[f"{CONTAMINATION}.{subset}.{held_out}.{reason}"] += 1
+FILES = {DOCUMENTS: ".jsonl.zst", DROPS: "-drops.parquet"}
+"""Role -> how its file in a part of the result is called."""
 
 
-def _precedence(part: str) -> int:
-    split = part.partition("-")[0]
-    if split not in PRECEDENCE:
-        raise InputError(f"document shards must be called train-, val- or test- and a number, found {part!r}")
-    return PRECEDENCE.index(split)
+def _count_drop(counts: Counter[str], part: str, drop: DropRow) -> None:
+    count_dropped(counts, drop.subset, drop.reason)
+    twin_split = PRECEDENCE[split_precedence(drop.twin_part or part)]
+    if part.startswith(TRAIN) and twin_split != TRAIN:
+        counts[f"{CONTAMINATION}.{drop.subset}.{twin_split}.{drop.reason}"] += 1
 
 
-def _sampled(found: Duplicates) -> list[int]:
-    near = np.flatnonzero(found.is_near)
-    chosen = np.linspace(0, len(near) - 1, min(SAMPLES, len(near))).astype(np.int64)
-    return [int(number) for number in near[chosen]]
+def write_lists(
+    config: DedupConfig, shards: NumberedShards, found: Duplicates, names: "Names", folder: Path
+) -> dict[str, Path]:
+    """Write the drop file of each shard of this corpus; return them by part."""
+    paths = {}
+    for shard in shards.own:
+        paths[shard.part] = folder / f"{shard.part}.parquet"
+        begin, end = np.searchsorted(found.documents, (shard.begin, shard.begin + shard.rows))
+        pq.write_table(
+            _list(config, found, slice(begin, end), shard, names), paths[shard.part], compression="zstd"
+        )
+    return paths
+
+
+def _list(config: DedupConfig, found: Duplicates, chosen: slice, shard: NumberedShard, names: "Names") -> pa.Table:
+    verdicts = found.verdicts[chosen]
+    bounds = {NEAR: config.min_similarity, CONTAINED: config.min_containment}
+    ids, subsets = names.of(found.documents[chosen])
+    twin_ids, _ = names.of(found.twins[chosen])
+    twins = [names.shards.shard_of(int(twin)) for twin in found.twins[chosen]]
+    columns = {
+        "id": ids,
+        "subset": subsets,
+        "index": found.documents[chosen] - shard.begin,
+        "rule": [REASONS[verdict][0] for verdict in verdicts.tolist()],
+        "reason": [REASONS[verdict][1] for verdict in verdicts.tolist()],
+        "value": np.round(found.shares[chosen], 6),
+        "bound": [
+            None if verdict == EXACT else bounds.get(verdict, config.held_out_containment)
+            for verdict in verdicts.tolist()
+        ],
+        "twin_id": twin_ids,
+        "twin_part": [twin.part for twin in twins],
+        "twin_index": found.twins[chosen] - np.array([twin.begin for twin in twins], np.int64),
+        "twin_artifact": ["" if twin.earlier is None else twin.earlier.manifest.key for twin in twins],
+    }
+    return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+class Names:
+    """Ids and subsets of the documents that go and of those that stand for them: the text of names, once."""
+
+    def __init__(self, shards: NumberedShards, found: Duplicates) -> None:
+        self.shards = shards
+        self._numbers = np.unique(np.concatenate((found.documents, found.twins)))
+        ids, subsets = [pa.array([], pa.string())], [pa.array([], pa.string())]
+        for shard in shards.all:
+            rows = shards.within(shard, self._numbers)
+            if len(rows):
+                path = shard.shingles.corpus.open(shard.shingles.file)
+                names = pq.read_table(path, columns=["id", "subset"]).take(rows)
+                ids += names.column("id").cast(pa.string()).chunks
+                subsets += names.column("subset").cast(pa.string()).chunks
+        self._ids, self._subsets = pa.chunked_array(ids), pa.chunked_array(subsets)
+
+    def of(self, numbers: Numbers) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        """Return ids and subsets."""
+        places = pa.array(np.searchsorted(self._numbers, numbers))
+        return pc.take(self._ids, places), pc.take(self._subsets, places)
+
+
+def drop_items(
+    shards: NumberedShards,
+    documents: Sequence[StoredFile],
+    lists: Sequence[StoredFile],
+    shown: Sequence[tuple[str, int]],
+) -> list[ShardDrops]:
+    """Return the work that is to be done on each shard of this corpus."""
+    files, drops = {file.part: file for file in documents}, {file.role: file for file in lists}
+    return [
+        ShardDrops(
+            files[shard.part],
+            shard.rows,
+            drops[shard.part],
+            tuple(sorted({row for part, row in shown if part == shard.part})),
+        )
+        for shard in shards.own
+    ]

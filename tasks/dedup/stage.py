@@ -1,12 +1,13 @@
-"""Dedup: documents + signatures -> documents without exact and near duplicates.
+"""Dedup: documents + shingles -> documents without exact and near duplicates.
 
-Input   corpus      document shards and signature files of `filter`
+Input   corpus      document shards and shingle files of `filter`
 Output  documents   the kept documents, a shard with the same name for each shard
+        drops       a row for each document that goes: rule, twin, similarity (storage.formats.drops)
 Reports duplicate_samples.jsonl   some near duplicates beside the document that was kept
-Rerun   a finished shard is kept; what to drop is worked out anew, which takes seconds.
+Rerun   sketches of shards, the list of drops and finished shards are kept.
 
 Held-out documents win: a training document that is a duplicate of one in test or val is dropped, so the
-training text holds nothing that a model is measured on. How duplicates are found: tasks.dedup.clusters.
+training text holds nothing that a model is measured on. How duplicates are found: tasks.dedup.duplicates.
 """
 
 from storage.registry import LazyFunction
@@ -15,10 +16,11 @@ from tasks.dedup.config import DedupConfig
 
 STAGE = Stage(
     name="dedup",
-    version=1,
+    # 2: compares the shingles themselves, and drops what holds held-out text.
+    version=2,
     config=DedupConfig,
     build=LazyFunction("tasks.dedup.build:dedup_corpus"),
     inputs={"corpus": "filter"},
     passes="corpus",
-    needs_all=True,  # the signatures that filter writes
+    needs_all=True,  # the shingles that filter writes
 )

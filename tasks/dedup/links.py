@@ -1,0 +1,93 @@
+"""Finds documents with equal hashes, in memory that is bounded however many there are."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.compiling import Hashes, Hashes32
+from tasks.dedup.kernels import NOBODY, follow, link
+
+Mask = npt.NDArray[np.bool_]
+
+TABLE_BITS = 24
+"""Slots of a table: 64 MB."""
+
+
+def previous_equals(firsts: Hashes, seconds: Hashes, wanted: Mask) -> Hashes32:
+    """Return for each wanted document the last wanted one before it with the same two hashes, else NOBODY.
+
+    In memory: 4 bytes a document beside what is given, and a table of at most 64 MB. More documents than it holds
+    are done piece by piece, those whose hashes begin alike.
+    """
+    previous = np.full(len(firsts), NOBODY, np.uint32)
+    documents = max(len(firsts), 8)
+    bits = max(0, (2 * documents - 1).bit_length() - TABLE_BITS)
+    slots = 1 << ((2 * documents - 1).bit_length() - bits)
+    flags = wanted.view(np.uint8)
+    for piece in range(1 << bits):
+        if not link(firsts, seconds, flags, np.full(slots, NOBODY, np.uint32), piece, bits, previous):
+            # Hashes that begin alike were made up by somebody: one table for all.
+            whole = np.full(slots << bits, NOBODY, np.uint32)
+            link(firsts, seconds, flags, whole, 0, 0, previous)
+            break
+    return previous
+
+
+def first_equals(firsts: Hashes, seconds: Hashes) -> Hashes32:
+    """Return for each document the first one with the same two hashes, itself if there is none before it."""
+    found = np.empty(len(firsts), np.uint32)
+    follow(previous_equals(firsts, seconds, np.ones(len(firsts), np.bool_)), found)
+    return found
+
+
+class BucketLinks:
+    """For each bucket and document the last one before it in the same bucket; on disk, 4 bytes for each.
+
+    Only documents that share a bucket with another, or are wanted anyway, have a column.
+    """
+
+    def __init__(self, path: Path, documents: Hashes32, table: npt.NDArray[np.uint32]) -> None:
+        self.path = path
+        self.documents = documents
+        """The documents that have a column, ascending."""
+        self.table = table
+        """Shape (buckets, columns); refers to columns. It may be written to."""
+
+
+def link_buckets(
+    bucket: Callable[[int], Hashes], buckets: int, wanted: Mask, also: Mask, scratch: Path, threads: int
+) -> BucketLinks:
+    """Link the wanted documents that agree in a bucket; `bucket(i)` returns a hash of each document.
+
+    In memory for each thread: 12 bytes a document and one table of `previous_equals`.
+    """
+    whole = scratch / "links-of-all"
+    linked = also.copy()
+
+    def link_one(index: int) -> None:
+        hashes = bucket(index)
+        previous = previous_equals(hashes, hashes, wanted)
+        later = previous != NOBODY
+        linked[later] = True
+        linked[previous[later]] = True
+        previous.tofile(scratch / f"links-{index:04d}")
+
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        list(pool.map(link_one, range(buckets)))
+    documents = np.flatnonzero(linked).astype(np.uint32)
+    columns = np.full(len(wanted) + 1, NOBODY, np.uint32)
+    columns[documents] = np.arange(len(documents), dtype=np.uint32)
+    with whole.open("wb") as file:
+        for index in range(buckets):
+            path = scratch / f"links-{index:04d}"
+            previous = np.fromfile(path, np.uint32)[documents]
+            path.unlink()
+            previous[previous != NOBODY] = columns[previous[previous != NOBODY]]
+            previous.tofile(file)
+    shape = (buckets, len(documents))
+    if not len(documents):
+        return BucketLinks(whole, documents, np.empty(shape, np.uint32))
+    return BucketLinks(whole, documents, np.asarray(np.memmap(whole, np.uint32, "r+", shape=shape)))

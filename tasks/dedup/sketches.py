@@ -1,0 +1,150 @@
+"""What the workers find out about each shard of shingles, before anybody looks at all of them together."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.artifacts.records import Part, StoredFile
+from storage.artifacts.store import Artifact
+from storage.artifacts.writer import ArtifactWriter
+from storage.formats.shingles import Hashes32, ShingleRows, read_shingles
+from tasks.core.compiling import Hashes
+from tasks.dedup.config import DedupConfig
+from tasks.dedup.indexes import SMALLEST, HeldOutIndex, ShingleIndex
+from tasks.dedup.signatures import Signer
+
+ROW = np.dtype([("exact", "<u8", 2), ("size", "<u4"), ("near", "?")])
+"""What is kept of a document: exact hash, number of shingles, whether near duplicates are looked for."""
+
+HIT = np.dtype([("row", "<u4"), ("held_out", "<u4"), ("common", "<u4")])
+"""A document that holds a held-out one, its number in the index, and how many shingles they share."""
+
+
+@dataclass(frozen=True)
+class ShingleShard:
+    """A shard of shingles of this corpus or of an earlier one."""
+
+    corpus: Artifact
+    file: StoredFile
+    name: str
+    """Of its sketch: the part's own, or one with the key of the earlier artifact."""
+    may_hold: bool
+    """Whether it is training text, in which held-out text is looked for."""
+
+
+class Sketch:
+    """The files of a sketch, read or mapped when they are asked for."""
+
+    def __init__(self, writer: ArtifactWriter, part: Part) -> None:
+        self._paths = {file.role: writer.open(file) for file in part.files}
+
+    @cached_property
+    def rows(self) -> npt.NDArray[np.void]:
+        """ROW of each document."""
+        return np.asarray(np.load(self._paths["rows"]))
+
+    @cached_property
+    def hits(self) -> npt.NDArray[np.void]:
+        """HIT by rising row."""
+        return np.asarray(np.load(self._paths["hits"]))
+
+    @cached_property
+    def smallest(self) -> Hashes32:
+        """The smallest shingles of each document, shape (documents, SMALLEST)."""
+        return np.asarray(np.load(self._paths["smallest"], mmap_mode="r"))
+
+    def bucket(self, index: int) -> Hashes:
+        """Return the hash of one bucket for each document."""
+        return np.asarray(np.load(self._paths["buckets"], mmap_mode="r")[index])
+
+
+@dataclass(frozen=True)
+class SketchShard:
+    """Signs a shard and looks for held-out text in it; commits what it finds as a part."""
+
+    config: DedupConfig
+    writer: ArtifactWriter
+    index: tuple[StoredFile, ...]
+    """The files of the HeldOutIndex."""
+
+    def __call__(self, shard: ShingleShard) -> None:
+        """Do one shard."""
+        signer = Signer(self.config.bands, self.config.seed)
+        index = HeldOutIndex.opened(_paths(self.writer, tuple(self.index))) if shard.may_hold else None
+        arrays: dict[str, list[npt.NDArray[Any]]] = {"rows": [], "buckets": [], "hits": []}
+        if self.config.min_containment is not None:
+            arrays["smallest"] = []
+        begin = 0
+        for group in read_shingles(shard.corpus.open(shard.file)):
+            rows = _rows(group)
+            arrays["rows"].append(rows)
+            arrays["buckets"].append(signer.buckets(group, rows["near"] & self.config.near_duplicates))
+            arrays["hits"].append(np.array([] if index is None else self._hits(index, group, begin), HIT))
+            if "smallest" in arrays:
+                arrays["smallest"].append(_smallest(group))
+            begin += len(group)
+        paths = {}
+        for role, found in arrays.items():
+            paths[role] = self.writer.scratch() / f"{shard.name}-{role}.npy"
+            np.save(paths[role], np.concatenate(found, axis=1 if role == "buckets" else 0))
+        self.writer.commit(shard.name, paths)
+
+    def _hits(self, index: HeldOutIndex, group: ShingleRows, begin: int) -> list[tuple[int, int, int]]:
+        return [
+            (begin + row, held_out, found)
+            for row in range(len(group))
+            for held_out, found in index.held_by(
+                group.shingles[group.ends[row] : group.ends[row + 1]], self.config.held_out_containment
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class FindContained:
+    """Looks up which documents may stand in those of a shard, most of each; commits the pairs as a part."""
+
+    writer: ArtifactWriter
+    index: tuple[StoredFile, ...]
+    """The files of `containment_index`."""
+
+    def __call__(self, shard: ShingleShard) -> None:
+        """Do one shard."""
+        index = ShingleIndex.opened(_paths(self.writer, self.index))
+        pairs: list[tuple[int, int]] = []
+        begin = 0
+        for group in read_shingles(shard.corpus.open(shard.file)):
+            for row in range(len(group)):
+                shingles = group.shingles[group.ends[row] : group.ends[row + 1]]
+                pairs += [(begin + row, owner) for owner in index.owners(shingles)]
+            begin += len(group)
+        path = self.writer.scratch() / f"{shard.name}.npy"
+        np.save(path, np.array(pairs, np.int64).reshape(-1, 2))
+        self.writer.commit(contained_name(shard), {"pairs": path})
+
+
+def contained_name(shard: ShingleShard) -> str:
+    """Return the name of the part with the pairs of a shard."""
+    return f"contained-{shard.name}"
+
+
+@lru_cache(2)
+def _paths(writer: ArtifactWriter, files: tuple[StoredFile, ...]) -> dict[str, Path]:
+    """Return the checked files of an index by role; checking them takes as long as a shard does."""
+    return {file.role: writer.open(file) for file in files}
+
+
+def _smallest(group: ShingleRows) -> Hashes32:
+    places = group.ends[:-1, None] + np.arange(SMALLEST)
+    padded = np.concatenate((group.shingles, np.zeros(SMALLEST, np.uint32)))
+    return padded[np.minimum(places, len(group.shingles))]
+
+
+def _rows(group: ShingleRows) -> npt.NDArray[np.void]:
+    rows = np.empty(len(group), ROW)
+    rows["exact"], rows["size"] = group.exact, np.diff(group.ends)
+    rows["near"] = group.near & (rows["size"] > 0)
+    return rows
