@@ -3,7 +3,6 @@
 id               string                    of the document
 subset           string
 exact_hash       FIXED_LEN_BYTE_ARRAY(16)  tasks.filter.exact.exact_hash
-words            uint32                    between white space
 near_duplicates  bool                      whether the policy of the subset looks for near duplicates
 shingles         list<uint32>              hashes of all runs of so many normalised words, ascending, distinct
 
@@ -50,14 +49,13 @@ class ShingleRows:
 
     exact: npt.NDArray[np.uint64]
     """Shape (rows, 2)."""
-    words: npt.NDArray[np.uint32]
     near: npt.NDArray[np.bool_]
     ends: npt.NDArray[np.int64]
     """Where the shingles of each row end in `shingles`, after a leading 0; shape (rows + 1,)."""
     shingles: Hashes32
 
     def __len__(self) -> int:
-        return len(self.words)
+        return len(self.near)
 
 
 SCHEMA = pa.schema(
@@ -65,7 +63,6 @@ SCHEMA = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("subset", pa.string(), nullable=False),
         pa.field("exact_hash", pa.binary(16), nullable=False),
-        pa.field("words", pa.uint32(), nullable=False),
         pa.field("near_duplicates", pa.bool_(), nullable=False),
         pa.field("shingles", pa.list_(pa.field("element", pa.uint32(), nullable=False)), nullable=False),
     ]
@@ -87,21 +84,21 @@ class ShingleWriter:
             column_encoding={"shingles.list.element": "DELTA_BINARY_PACKED"},
             write_statistics=False,
         )
-        self._rows: list[tuple[str, str, bytes, int, bool]] = []
+        self._rows: list[tuple[str, str, bytes, bool]] = []
         self._shingles: list[Hashes32] = []
         self._size = 0
         self._is_empty = True
 
-    def write(self, name: str, subset: str, exact: bytes, words: int, near: bool, shingles: Hashes32) -> None:
+    def write(self, name: str, subset: str, exact: bytes, near: bool, shingles: Hashes32) -> None:
         """Append the row of the next document; `shingles` are ascending and distinct."""
-        self._rows.append((name, subset, exact, words, near))
+        self._rows.append((name, subset, exact, near))
         self._shingles.append(shingles)
         self._size += len(shingles) + 1
         if self._size >= GROUP:
             self._flush()
 
     def _flush(self) -> None:
-        columns: list[Any] = [list(column) for column in zip(*self._rows, strict=True)] or [[]] * 5
+        columns: list[Any] = [list(column) for column in zip(*self._rows, strict=True)] or [[]] * 4
         ends = np.zeros(len(self._shingles) + 1, np.int32)
         np.cumsum([len(shingles) for shingles in self._shingles], out=ends[1:])
         values = np.concatenate([*self._shingles, np.empty(0, np.uint32)])
@@ -137,20 +134,13 @@ def read_shingles(path: Path) -> Iterator[ShingleRows]:
     """Yield the rows of a file, a row group at a time."""
     file = pq.ParquetFile(path)
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group, columns=["exact_hash", "words", "near_duplicates", "shingles"])
+        table = file.read_row_group(group, columns=["exact_hash", "near_duplicates", "shingles"])
         lists = table.column("shingles").combine_chunks()
         ends = lists.offsets.to_numpy().astype(np.int64)
         exact = table.column("exact_hash").combine_chunks()
         yield ShingleRows(
             exact=np.frombuffer(b"".join(exact.to_pylist()), "<u8").reshape(-1, 2),
-            words=table.column("words").to_numpy(),
             near=table.column("near_duplicates").to_numpy(),
             ends=ends - ends[0],
             shingles=lists.values.to_numpy()[ends[0] : ends[-1]],
         )
-
-
-def read_names(path: Path) -> tuple[list[str], list[str]]:
-    """Return the ids and the subsets of a file's rows."""
-    table = pq.read_table(path, columns=["id", "subset"])
-    return table.column("id").to_pylist(), table.column("subset").to_pylist()

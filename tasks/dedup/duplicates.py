@@ -120,7 +120,7 @@ def _near_duplicates(
 ) -> _Near:
     """Return which of documents in their order, of which no two are equal, resemble or hold others."""
     place = np.full(len(documents.sizes), -1, np.int64)
-    place[singles] = np.arange(len(singles))
+    place[singles] = np.where(documents.sizes[singles] > 0, np.arange(len(singles)), -1)
     pairs = place[np.concatenate((documents.hits[:, :2], documents.pairs))]
     pairs = np.sort(pairs[(pairs >= 0).all(axis=1) & (pairs[:, 0] != pairs[:, 1])], axis=1)
     also = np.zeros(len(singles), np.bool_)

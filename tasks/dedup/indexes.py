@@ -1,4 +1,4 @@
-"""Indexes over the shingles of some documents, in which all others are looked up: who holds most of one of them?"""
+"""Indexes over the shingles of some documents, in which others are looked up: who holds most of one of them?"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,11 +44,6 @@ class ShingleIndex:
                 "needed": needed,
             }
         )
-
-    @classmethod
-    def opened(cls, paths: Mapping[str, Path]) -> "ShingleIndex":
-        """Return the index that `save` wrote, mapped into memory, which all workers of a machine share."""
-        return cls({name: np.load(path, mmap_mode="r") for name, path in paths.items()})
 
     def save(self, folder: Path) -> dict[str, Path]:
         """Write a file for each array; return them by name."""
@@ -111,7 +106,7 @@ def containment_index(smallest: Hashes32, sizes: Hashes32) -> ShingleIndex:
     counts = np.minimum(sizes, SMALLEST)
     rows, columns = np.nonzero(np.arange(SMALLEST) < counts[:, None])
     keys, owners = smallest[rows, columns], rows.astype(np.uint32)
-    values, place, frequencies = np.unique(keys, return_inverse=True, return_counts=True)
+    _, place, frequencies = np.unique(keys, return_inverse=True, return_counts=True)
     few = frequencies[place] <= MOST_OWNERS
     return ShingleIndex.of(keys[few], owners[few], np.maximum((counts + 1) // 2, 1).astype(np.uint8))
 

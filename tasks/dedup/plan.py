@@ -105,11 +105,11 @@ def _maybe_contained(
     left = [shard.shingles for shard in shards.all if contained_name(shard.shingles) not in finished]
     for_each_shard(context, left, FindContained(context.writer, index.files), name=attrgetter("name"))
     committed = context.writer.parts()
-    pairs = [
-        np.load(context.writer.open(committed[contained_name(shard.shingles)].files[0])) + [shard.begin, 0]
-        for shard in shards.all
-    ]
-    return np.concatenate([np.empty((0, 2), np.int64), *pairs])
+    pairs = [np.empty((0, 2), np.int64)]
+    for shard in shards.all:
+        file = committed[contained_name(shard.shingles)].files[0]
+        pairs.append(np.load(context.writer.open(file)) + np.array([shard.begin, 0]))
+    return np.concatenate(pairs)
 
 
 def _commit_index(name: str, index: ShingleIndex, context: StageContext) -> Part:

@@ -1,8 +1,7 @@
 """What the workers find out about each shard of shingles, before anybody looks at all of them together."""
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,7 +73,7 @@ class SketchShard:
     def __call__(self, shard: ShingleShard) -> None:
         """Do one shard."""
         signer = Signer(self.config.bands, self.config.seed)
-        index = HeldOutIndex.opened(_paths(self.writer, tuple(self.index))) if shard.may_hold else None
+        index = HeldOutIndex(_mapped(self.writer, self.index)) if shard.may_hold else None
         arrays: dict[str, list[npt.NDArray[Any]]] = {"rows": [], "buckets": [], "hits": []}
         if self.config.min_containment is not None:
             arrays["smallest"] = []
@@ -113,7 +112,7 @@ class FindContained:
 
     def __call__(self, shard: ShingleShard) -> None:
         """Do one shard."""
-        index = ShingleIndex.opened(_paths(self.writer, self.index))
+        index = ShingleIndex(_mapped(self.writer, self.index))
         pairs: list[tuple[int, int]] = []
         begin = 0
         for group in read_shingles(shard.corpus.open(shard.file)):
@@ -131,16 +130,22 @@ def contained_name(shard: ShingleShard) -> str:
     return f"contained-{shard.name}"
 
 
-@lru_cache(2)
-def _paths(writer: ArtifactWriter, files: tuple[StoredFile, ...]) -> dict[str, Path]:
-    """Return the checked files of an index by role; checking them takes as long as a shard does."""
-    return {file.role: writer.open(file) for file in files}
+def _mapped(writer: ArtifactWriter, files: tuple[StoredFile, ...]) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of an index. Checking its files may take as long as a shard, so that it is done once."""
+    if files not in _maps:
+        _maps.clear()
+        _maps[files] = {file.role: np.load(writer.open(file), mmap_mode="r") for file in files}
+    return _maps[files]
+
+
+_maps: dict[tuple[StoredFile, ...], dict[str, npt.NDArray[Any]]] = {}
 
 
 def _smallest(group: ShingleRows) -> Hashes32:
     places = group.ends[:-1, None] + np.arange(SMALLEST)
     padded = np.concatenate((group.shingles, np.zeros(SMALLEST, np.uint32)))
-    return padded[np.minimum(places, len(group.shingles))]
+    found: Hashes32 = padded[np.minimum(places, len(group.shingles))]
+    return found
 
 
 def _rows(group: ShingleRows) -> npt.NDArray[np.void]:

@@ -152,7 +152,6 @@ class CommitPart(PipelineStep):
                         passed.id,
                         subset,
                         words.exact_hash(),
-                        len(words),
                         self.config.policy(subset).near_duplicates,
                         words.shingles(self.config.shingles.words),
                     )

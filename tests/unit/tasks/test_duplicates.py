@@ -1,0 +1,332 @@
+"""Who goes, against the definition written down without speed; and the parts that find who is to be compared."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tasks.dedup.links
+from tasks.dedup.config import DedupConfig
+from tasks.dedup.duplicates import EXACT, Documents, Duplicates, find_duplicates
+from tasks.dedup.indexes import SMALLEST, HeldOutIndex, containment_index, least
+from tasks.dedup.kernels import CONTAINED, FOUND_IN_TRAIN, HOLDS_HELD_OUT, NEAR
+from tasks.dedup.links import first_equals, previous_equals
+
+BUCKETS = 3
+
+
+@dataclass(frozen=True)
+class Doc:
+    """A document as dedup knows it."""
+
+    text: int
+    """Equal for equal texts."""
+    shingles: frozenset[int]
+    buckets: tuple[int, ...]
+    near: bool = True
+    held_out: bool = False
+    earlier: bool = False
+
+
+docs = st.builds(
+    Doc,
+    text=st.integers(0, 25),
+    shingles=st.frozensets(st.integers(0, 12), max_size=9),
+    buckets=st.tuples(*[st.integers(0, 4)] * BUCKETS),
+    near=st.sampled_from([True, True, True, False]),
+    held_out=st.booleans(),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("duplicates")
+
+
+def consistent(found: list[Doc], earlier: int = 0) -> list[Doc]:
+    """Equal texts have all else in common but the split; earlier ones and held-out ones come first."""
+    first: dict[int, Doc] = {}
+    same = []
+    for doc in found:
+        of = first.setdefault(doc.text, doc)
+        same.append(replace(doc, shingles=of.shingles, buckets=of.buckets, near=of.near))
+    head = [replace(doc, earlier=True) for doc in same[:earlier]]
+    return head + sorted(same[earlier:], key=lambda doc: not doc.held_out)
+
+
+def as_documents(
+    found: Sequence[Doc],
+    config: DedupConfig,
+    pairs: Sequence[tuple[int, int]] = (),
+    gone: frozenset[int] = frozenset(),
+) -> Documents:
+    """Return what the shards' sketches would say; every document is looked up in every held-out one."""
+    hits = [
+        (t, h, len(holder.shingles & held.shingles))
+        for t, holder in enumerate(found)
+        for h, held in enumerate(found)
+        if not holder.held_out and held.held_out and held.shingles
+        if len(holder.shingles & held.shingles) >= least(len(held.shingles), config.held_out_containment)
+    ]
+    earlier = sum(doc.earlier for doc in found)
+    order = [number for number in range(len(found)) if number not in gone]
+    if config.longest_first:
+        order = order[: earlier - len(gone)] + sorted(
+            order[earlier - len(gone) :],
+            key=lambda n: (not found[n].held_out, -len(found[n].shingles), n),
+        )
+
+    def shingles(numbers: np.ndarray) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        assert numbers.tolist() == sorted(numbers.tolist())
+        for part in np.array_split(numbers, 2):
+            yield part, [np.array(sorted(found[n].shingles), np.uint32) for n in part.tolist()]
+
+    return Documents(
+        exact=np.array(
+            [struct.unpack("<2Q", struct.pack("<QQ", doc.text % 3, doc.text)) for doc in found], np.uint64
+        ).reshape(-1, 2),
+        sizes=np.array([len(doc.shingles) for doc in found], np.uint32),
+        near=np.array([doc.near and bool(doc.shingles) for doc in found], np.bool_),
+        held_out=np.array([doc.held_out for doc in found], np.bool_),
+        earlier=earlier,
+        order=np.array(order, np.int64),
+        hits=np.array(hits, np.int64).reshape(-1, 3),
+        pairs=np.array(pairs, np.int64).reshape(-1, 2),
+        bucket=lambda index: np.array([doc.buckets[index] for doc in found], np.uint64),
+        shingles=shingles,
+    )
+
+
+def config_of(**fields: object) -> DedupConfig:
+    return DedupConfig.model_validate({"num_buckets": BUCKETS, "hashes_per_bucket": 1, **fields})
+
+
+def slow_duplicates(
+    config: DedupConfig, documents: Documents, found: Sequence[Doc]
+) -> dict[int, tuple[int, int, float]]:
+    """The definition: dropped document -> (its twin, verdict, share)."""
+    hits = {(t, h) for t, h, _ in documents.hits.tolist()}
+    pairs = {frozenset(pair) for pair in documents.pairs.tolist()} | {frozenset(hit) for hit in hits}
+    order = documents.order.tolist()
+    dropped: dict[int, tuple[int, int, float]] = {}
+    for h in order:
+        size = len(found[h].shingles)
+        for t in sorted(order):
+            common = len(found[t].shingles & found[h].shingles)
+            jaccard = common / max(1, len(found[t].shingles | found[h].shingles))
+            small = size < config.held_out_min_shingles and not found[h].earlier
+            if (t, h) in hits and small and jaccard < config.min_similarity and h not in dropped:
+                dropped[h] = (t, FOUND_IN_TRAIN, common / size)
+    phrases = set(dropped)
+    kept: list[int] = []
+    first: dict[int, int] = {}
+    for d in (number for number in order if number not in phrases):
+        if found[d].text in first:
+            twin = first[found[d].text]
+            dropped[d] = dropped.get(twin, (twin, EXACT, 1.0))
+            continue
+        first[found[d].text] = d
+        best = None
+        for k in kept:
+            agree = found[d].near and found[k].near and config.near_duplicates
+            agree = agree and any(x == y for x, y in zip(found[d].buckets, found[k].buckets, strict=True))
+            if not (found[d].shingles and found[k].shingles and (agree or frozenset((d, k)) in pairs)):
+                continue
+            reason = verdict(config, found[d], found[k])
+            if reason is not None:
+                rank = (found[k].held_out, reason[1], -kept.index(k))
+                if best is None or rank > best[0]:
+                    best = (rank, (k, *reason))
+        if best is not None and not found[d].earlier:
+            dropped[d] = best[1]
+        else:
+            kept.append(d)
+    return {d: what for d, what in dropped.items() if not found[d].earlier}
+
+
+def verdict(config: DedupConfig, document: Doc, kept: Doc) -> tuple[int, float] | None:
+    common = len(document.shingles & kept.shingles)
+    size, other = len(document.shingles), len(kept.shingles)
+    jaccard = common / (size + other - common)
+    if config.near_duplicates and jaccard >= config.min_similarity:
+        return NEAR, jaccard
+    if kept.held_out and common >= config.held_out_containment * other:
+        return HOLDS_HELD_OUT, common / other
+    if document.held_out and not kept.held_out and common >= config.held_out_containment * size:
+        return FOUND_IN_TRAIN, common / size
+    if config.min_containment is not None and common >= config.min_containment * size:
+        return CONTAINED, common / size
+    return None
+
+
+def as_dict(found: Duplicates) -> dict[int, tuple[int, int, float]]:
+    columns = (found.documents, found.twins, found.verdicts, found.shares)
+    return {d: (k, v, s) for d, k, v, s in zip(*(column.tolist() for column in columns), strict=True)}
+
+
+configs = st.builds(
+    config_of,
+    min_similarity=st.sampled_from([0.1, 0.35, 0.5, 0.8, 1.0]),
+    near_duplicates=st.sampled_from([True, True, False]),
+    keep=st.sampled_from(["first", "longest"]),
+    min_containment=st.sampled_from([None, 0.5, 0.8]),
+    held_out_min_shingles=st.integers(1, 6),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    found=st.lists(docs, max_size=25),
+    earlier=st.integers(0, 8),
+    config=configs,
+    pairs=st.lists(st.tuples(st.integers(0, 24), st.integers(0, 24)), max_size=6),
+)
+def test_documents_that_go_are_those_of_the_slow_definition(
+    folder: Path, found: list[Doc], earlier: int, config: DedupConfig, pairs: list[tuple[int, int]]
+) -> None:
+    found = consistent(found, earlier)
+    pairs = [(a, b) for a, b in pairs if a < len(found) and b < len(found)]
+    gone = frozenset(number for number, doc in enumerate(found) if doc.earlier and number % 3 == 2)
+    documents = as_documents(found, config, pairs, gone)
+
+    duplicates = find_duplicates(config, documents, folder, threads=2)
+
+    expected = slow_duplicates(config, documents, found)
+    assert as_dict(duplicates).keys() == expected.keys()
+    for number, (twin, why, share) in as_dict(duplicates).items():
+        assert (twin, why) == expected[number][:2]
+        assert share == pytest.approx(expected[number][2], abs=1e-6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(found=st.lists(docs, max_size=25), cut=st.integers(0, 25), threshold=st.sampled_from([0.2, 0.5, 0.8]))
+def test_documents_that_come_later_change_nothing_about_earlier_ones(
+    folder: Path, found: list[Doc], cut: int, threshold: float
+) -> None:
+    config = config_of(min_similarity=threshold)
+    found = consistent([replace(doc, held_out=False) for doc in found])
+
+    everything = as_dict(find_duplicates(config, as_documents(found, config), folder, 1))
+    first = as_dict(find_duplicates(config, as_documents(found[:cut], config), folder, 1))
+    head = [replace(doc, earlier=True) for doc in found[:cut]]
+    second = as_dict(
+        find_duplicates(config, as_documents([*head, *found[cut:]], config, gone=frozenset(first)), folder, 1)
+    )
+
+    assert {d: what for d, what in everything.items() if d < cut} == first
+    assert {d: what for d, what in everything.items() if d >= cut} == second
+
+
+def test_similarity_does_not_drift_along_a_chain(folder: Path) -> None:
+    chain = [Doc(n, frozenset(range(n, n + 8)), (0, 0, 0)) for n in range(0, 10, 2)]  # 6 of 10 in common
+    config = config_of(min_similarity=0.6)
+
+    found = find_duplicates(config, as_documents(chain, config), folder, 1)
+
+    # 1 is like 0 and goes; 2 is like 1 only, so it stays, and 3 is like 2; 4 is like 3 only.
+    assert dict(zip(found.documents.tolist(), found.twins.tolist(), strict=True)) == {1: 0, 3: 2}
+
+
+def test_bridge_between_two_documents_joins_no_more_than_one_of_them(folder: Path) -> None:
+    first, second = frozenset(range(10)), frozenset(range(5, 15))
+    bridge = frozenset(range(2, 13))
+    config = config_of(min_similarity=0.5)
+    found = [Doc(n, shingles, (0, 0, 0)) for n, shingles in enumerate((first, bridge, second))]
+
+    assert as_dict(find_duplicates(config, as_documents(found, config), folder, 1)).keys() == {1}
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_corpus_without_duplicates_loses_nothing(folder: Path, count: int) -> None:
+    found = [Doc(n, frozenset(range(10 * n, 10 * n + 5)), (n, n, n)) for n in range(count)]
+    config = config_of()
+
+    assert not len(find_duplicates(config, as_documents(found, config), folder, 1).documents)
+
+
+# ---- links ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    hashes=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2), st.booleans()), max_size=60),
+    table_bits=st.sampled_from([3, 4, 24]),
+    prefix=st.sampled_from([0, 1 << 62]),
+)
+def test_previous_equals_are_those_of_the_slow_search(
+    hashes: list[tuple[int, int, bool]], table_bits: int, prefix: int
+) -> None:
+    # Few bits force pieces; hashes that begin alike overflow the table of theirs.
+    firsts = np.array([a + prefix for a, _, _ in hashes], np.uint64)
+    seconds = np.array([b for _, b, _ in hashes], np.uint64)
+    wanted = np.array([c for _, _, c in hashes], np.bool_)
+    last: dict[tuple[int, int], int] = {}
+    expected = []
+    for number, (a, b, is_wanted) in enumerate(hashes):
+        expected.append(last.get((a, b), 2**32 - 1) if is_wanted else 2**32 - 1)
+        if is_wanted:
+            last[a, b] = number
+    before = tasks.dedup.links.TABLE_BITS
+    tasks.dedup.links.TABLE_BITS = table_bits
+    try:
+        assert previous_equals(firsts, seconds, wanted).tolist() == expected
+    finally:
+        tasks.dedup.links.TABLE_BITS = before
+
+
+def test_pieces_find_what_one_table_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = np.random.default_rng(5)
+    firsts = chance.integers(0, 2**64, 3000, dtype=np.uint64)[chance.integers(0, 3000, 5000)]
+    whole = first_equals(firsts, firsts)
+    monkeypatch.setattr(tasks.dedup.links, "TABLE_BITS", 9)
+
+    assert np.array_equal(first_equals(firsts, firsts), whole)
+
+
+# ---- indexes -------------------------------------------------------------------------------------------------
+
+small_sets = st.lists(st.frozensets(st.integers(0, 40), max_size=14), max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(indexed=small_sets, asked=small_sets, share=st.sampled_from([0.5, 0.8, 1.0]))
+def test_index_of_held_out_text_misses_nothing(
+    indexed: list[frozenset[int]], asked: list[frozenset[int]], share: float
+) -> None:
+    # Spread over all 32 bits, as hashes are.
+    index = HeldOutIndex.of_documents([as_shingles(document) for document in indexed], share)
+
+    for document in asked:
+        expected = {
+            (number, len(held & document))
+            for number, held in enumerate(indexed)
+            if held and len(held & document) >= share * len(held)
+        }
+        assert set(index.held_by(as_shingles(document), share)) == expected
+
+
+def as_shingles(document: frozenset[int]) -> np.ndarray:
+    return np.array(sorted(number * 104_729_001 % 2**32 for number in document), np.uint32)
+
+
+def test_longer_documents_are_found_by_half_of_the_smallest_shingles() -> None:
+    random = Random(6)
+    documents = [sorted(random.sample(range(2**32), random.randrange(1, 60))) for _ in range(50)]
+    smallest = np.array([(document + [0] * SMALLEST)[:SMALLEST] for document in documents], np.uint32)
+    index = containment_index(smallest, np.array([len(document) for document in documents], np.uint32))
+
+    for asked in documents:
+        others = random.sample(range(2**32), 100)
+        held = sorted({*others, *random.sample(asked, (len(asked) + 1) // 2)})
+        expected = {
+            number
+            for number, document in enumerate(documents)
+            if len({*document[:SMALLEST]} & {*held}) * 2 >= min(len(document), SMALLEST)
+        }
+        assert set(index.owners(np.array(held, np.uint32))) == expected
