@@ -1,11 +1,12 @@
 """The stock side of `benchmarks.filter_dedup`: datatrove's own blocks, run by a Python that has
 filter_dedup_stock.txt installed. Prints JSON.
 
-    python benchmarks/filter_dedup_stock.py INPUT_FOLDER WORK_FOLDER whitespace|spacy
+    python benchmarks/filter_dedup_stock.py INPUT_FOLDER WORK_FOLDER whitespace|spacy [SEED]
 """
 
 import json
 import resource
+import struct
 import sys
 import time
 from pathlib import Path
@@ -32,7 +33,7 @@ def main() -> None:
     if words == "spacy":
         split_into_words("spaCy is loaded before the clock starts", language)
     shards = len(list(source.glob("*.jsonl.zst")))
-    config, cost = MinhashConfig(), {}
+    config, cost = MinhashConfig(seed=int(sys.argv[4]) if len(sys.argv) > 4 else 1), {}
 
     def run(stage: str, tasks: int, *pipeline: object) -> None:
         began = time.process_time()
@@ -53,7 +54,7 @@ def main() -> None:
     )
     run("sign", shards, reader(filtered), MinhashDedupSignature(str(signatures), config=config, language=language))
     run("buckets", config.num_buckets, MinhashDedupBuckets(str(signatures), str(buckets), config=config))
-    run("cluster", 1, MinhashDedupCluster(str(buckets), str(removed), config=config))
+    run("cluster", 1, MinhashDedupCluster(str(buckets), str(removed), config=config, save_cluster_id=True))
     run("write", shards, reader(filtered), MinhashDedupFilter(str(removed)), writer("kept"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
@@ -63,9 +64,23 @@ def main() -> None:
                 "peak_rss_mb": peak,
                 "filtered": [document.id for document in reader(filtered).run()],
                 "kept": [document.id for document in reader(work / "kept").run()],
+                "repeats": repeats(filtered, removed),
             }
         )
     )
+
+
+def repeats(filtered: Path, removed: Path) -> list[str]:
+    """Return the ids of all documents but the first one of each cluster."""
+    found, seen = [], set()
+    for rank, path in enumerate(sorted(filtered.glob("*.jsonl.zst"))):
+        clusters = removed / f"{rank:06d}.clusters"
+        of = dict(struct.iter_unpack("<2I", clusters.read_bytes())) if clusters.exists() else {}
+        for index, document in enumerate(JsonlReader(str(path)).run()):
+            if index in of:
+                found += [document.id] if of[index] in seen else []
+                seen.add(of[index])
+    return found
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from datatrove.utils.text import NUMBERS_PATTERN, PUNCTUATION, PUNCTUATION_SET
 
 from tasks.core.compiling import Codes
 from tasks.filter.kernels import (
+    ALONE,
     BLANK,
     CONTEXT,
     DIGIT,
@@ -25,6 +26,22 @@ from tasks.filter.kernels import (
 _BLANKS = frozenset(PUNCTUATION)
 ASCII = 128
 
+WITHOUT_BLANKS = (
+    ("\u0e01", "\u0eff"),  # Thai, Lao
+    ("\u1000", "\u109f"),  # Myanmar
+    ("\u1780", "\u17ff"),  # Khmer
+    ("\u2e80", "\u2fdf"),  # radicals of Han characters
+    ("\u3005", "\u3007"),
+    ("\u3040", "\u312f"),  # Hiragana, Katakana, Bopomofo
+    ("\u31a0", "\u31bf"),
+    ("\u31f0", "\u31ff"),
+    ("\u3400", "\u4dbf"),  # Han
+    ("\u4e00", "\u9fff"),
+    ("\uf900", "\ufaff"),
+    ("\U00020000", "\U000323af"),
+)
+"""Ranges of the characters of scripts that write no blanks between words."""
+
 MOST_EXPANSIONS = 1 << 17
 """Room for them all: the syllables of Hangul take 43,000, all others 2,000."""
 
@@ -33,7 +50,8 @@ class Characters:
     """Tables over code points, filled when a character is met first: few of the million occur.
 
     The normal form of a text is that of datatrove's `simplify_text`: lower case, numbers as `0`, punctuation as
-    blanks, decomposed, without accents. It follows character by character but for those of the class CONTEXT.
+    blanks, decomposed, without accents; besides, each character of a script without blanks is a word by itself. It
+    follows character by character but for those of the class CONTEXT.
     """
 
     def __init__(self) -> None:
@@ -54,7 +72,7 @@ class Characters:
         with self._lock:
             for code in np.unique(codes[self._classes[codes] == 0]).tolist():
                 form = _form(chr(code))
-                self._forms[code] = ord(form) if len(form) == 1 else self._place(form)
+                self._forms[code] = _code(form) if len(form) == 1 else self._place(form)
                 self._classes[code] = _class(chr(code), form)  # last: it says that the others are there
 
     def _place(self, form: str) -> int:
@@ -70,6 +88,16 @@ class Characters:
 def characters() -> Characters:
     """Return the tables of this process."""
     return Characters()
+
+
+def is_alone(character: str) -> bool:
+    """Tell whether a character is a word by itself when documents are compared: in scripts that write no blanks
+    between words a whole sentence would be one otherwise."""
+    return any(first <= character <= last for first, last in WITHOUT_BLANKS)
+
+
+def _code(form: str) -> int:
+    return ord(form) + int(ALONE) * is_alone(form)
 
 
 def _form(character: str) -> str:

@@ -13,6 +13,8 @@ HAS_LETTER, ONLY_MARKS = 1, 2
 """What the flags of a word say."""
 
 NOTHING = np.uint32(0xFFFFFFFF)
+ALONE = np.uint32(0x40000000)
+"""Added to the normal form of a character that is a word by itself, since its script has no blanks."""
 SEVERAL = np.uint32(0x80000000)
 """From here on a normal form is a place among the expansions, where their number comes first."""
 
@@ -52,7 +54,8 @@ def scan(
     Args:
         codes: The text, with white space behind it, which ends the last word.
         classes: Of each character.
-        forms: The normal form of each character: a code point, NOTHING, or SEVERAL plus a place in `expansions`.
+        forms: The normal form of each character: a code point, with ALONE or not, NOTHING, or SEVERAL plus a place
+            in `expansions`.
         expansions: Their number and the code points of normal forms that are several.
         keep_numbers: Whether numbers are words like others, and not all normalised to `0`.
         letters: Gets the words, without anything between them.
@@ -116,7 +119,14 @@ def scan(
                 in_normal, normal = False, np.uint64(0)
             continue
         form = forms[code]
-        if form < SEVERAL:
+        if form < SEVERAL and form & ALONE:
+            if in_normal:
+                normalised[found] = mixed(normal)
+                found += 1
+            normalised[found] = mixed(np.uint64(form - ALONE) + ONE)
+            found += 1
+            in_normal, normal = False, np.uint64(0)
+        elif form < SEVERAL:
             normal = normal * BASE + np.uint64(form) + ONE
             in_normal = True
         elif form != NOTHING:

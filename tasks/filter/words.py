@@ -9,7 +9,7 @@ import xxhash
 from datatrove.utils.text import TextNormConfig, simplify_text
 
 from tasks.core.compiling import BASE, Codes, Hashes, Hashes32, Places, mixed
-from tasks.filter.characters import ASCII, characters
+from tasks.filter.characters import ASCII, characters, is_alone
 from tasks.filter.kernels import (
     HAS_LETTER,
     ONLY_MARKS,
@@ -38,7 +38,7 @@ class DocumentWords:
             normalised = scanned(text.lower(), keep_numbers).normalised
         if normalised is None:
             normal_form = TextNormConfig(norm_numbers=not keep_numbers)
-            normalised = hashed_words(simplify_text(text, normal_form).split())
+            normalised = hashed_words(apart(simplify_text(text, normal_form)).split())
         self.normalised: Hashes = normalised
         """A hash of each normalised word, in the order of the text."""
 
@@ -121,6 +121,11 @@ def scanned(text: str, keep_numbers: bool = False) -> Scanned:
     words, normal = counts
     hashes = None if normal == UNKNOWN else normalised[:normal]
     return Scanned(letters[: ends[words]], ends[: words + 1], prefixes[: words + 1], flags[:words], hashes)
+
+
+def apart(text: str) -> str:
+    """Return a text with blanks around the characters that are words by themselves."""
+    return "".join(f" {character} " if is_alone(character) else character for character in text)
 
 
 def as_codes(text: str) -> Codes:
