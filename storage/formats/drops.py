@@ -61,13 +61,28 @@ class DropRow:
 def write_drops(path: Path, rows: Sequence[DropRow]) -> None:
     """Write the file of a shard."""
     arrays = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in SCHEMA]
-    pq.write_table(pa.table(arrays, schema=SCHEMA), path, compression="zstd")
+    write_table(path, pa.table(arrays, schema=SCHEMA))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write the file of a shard, given as a table of SCHEMA."""
+    pq.write_table(table, path, compression="zstd")
 
 
 def read_drops(path: Path) -> list[DropRow]:
     """Return the rows of a file."""
-    columns = pq.read_table(path).to_pydict()
+    return as_rows(pq.read_table(path))
+
+
+def as_rows(table: pa.Table) -> list[DropRow]:
+    """Return the rows of a table of SCHEMA."""
+    columns = table.to_pydict()
     return [DropRow(*row) for row in zip(*(columns[name] for name in SCHEMA.names), strict=True)]
+
+
+def read_group(path: Path, group: int) -> pa.Table:
+    """Return the rows of one row group, none of group -1."""
+    return SCHEMA.empty_table() if group < 0 else pq.ParquetFile(path).read_row_group(group)
 
 
 def read_dropped(path: Path) -> npt.NDArray[np.int64]:

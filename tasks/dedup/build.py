@@ -27,7 +27,7 @@ def dedup_corpus(config: DedupConfig, corpus: Artifact, *, context: StageContext
     finished = context.finished_parts(names)
     shards = NumberedShards(corpus, earlier_artifacts(corpus.store, config.against))
     plan = make_plan(config, shards, context)
-    items = drop_items(shards, corpus.files(DOCUMENTS), plan.lists, _shown(plan))
+    items = drop_items(shards, corpus.files(DOCUMENTS), plan.drops, plan.losing, _shown(plan))
     left = [item for item in items if item.documents.part not in finished]
     for_each_shard(context, left, DropDuplicates(corpus, context.writer), name=attrgetter("documents.part"))
     committed = context.writer.parts()

@@ -1,8 +1,7 @@
 """What the dedup stage does with the duplicates it found: a list of drops per shard, then new shards."""
 
-import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import CorruptFileError
 from storage.formats.documents import DOCUMENTS, TRAIN, DocumentWriter, read_documents
-from storage.formats.drops import DROPS, SCHEMA, DropRow, read_drops
+from storage.formats.drops import DROPS, SCHEMA, DropRow, as_rows, read_group, write_table
 from tasks.dedup.config import CONTAMINATION, DedupConfig
 from tasks.dedup.corpus import PRECEDENCE, NumberedShard, NumberedShards, split_precedence
 from tasks.dedup.duplicates import EXACT, Duplicates, Numbers
@@ -43,7 +42,9 @@ class ShardDrops:
     rows: int
     """Documents that the shard must have: as many as rows of shingles."""
     drops: StoredFile
-    """The drop file of the shard."""
+    """The drop file of all shards."""
+    group: int
+    """Its row group for this shard; -1 if nothing goes from it."""
     heads: tuple[int, ...]
     """Documents of which the report shows the beginning."""
 
@@ -58,8 +59,8 @@ class DropDuplicates:
     def __call__(self, shard: ShardDrops) -> None:
         """Do one shard. Raises: CorruptFileError if it has another number of documents than rows of shingles."""
         part = shard.documents.part
-        lists = self.writer.open(shard.drops)
-        drops = {row.index: row for row in read_drops(lists)}
+        table = read_group(self.writer.open(shard.drops), shard.group)
+        drops = {row.index: row for row in as_rows(table)}
         counts: Counter[str] = Counter(documents=0, text_bytes=0, dropped=0)
         heads = {}
         paths = {role: self.writer.scratch() / f"{part}{end}" for role, end in FILES.items()}
@@ -79,7 +80,7 @@ class DropDuplicates:
                 f"{self.corpus.url}/{shard.documents.path} must have a document for each of its {shard.rows} rows "
                 f"of shingles, found {index + 1}; rebuild both with `pile run RECIPE --force filter`"
             )
-        shutil.copyfile(lists, paths[DROPS])
+        write_table(paths[DROPS], table)
         self.writer.commit(part, paths, counts=counts, info={"heads": heads})
 
 
@@ -95,17 +96,15 @@ def _count_drop(counts: Counter[str], part: str, drop: DropRow) -> None:
 
 
 def write_lists(
-    config: DedupConfig, shards: NumberedShards, found: Duplicates, names: "Names", folder: Path
-) -> dict[str, Path]:
-    """Write the drop file of each shard of this corpus; return them by part."""
-    paths = {}
-    for shard in shards.own:
-        paths[shard.part] = folder / f"{shard.part}.parquet"
-        begin, end = np.searchsorted(found.documents, (shard.begin, shard.begin + shard.rows))
-        pq.write_table(
-            _list(config, found, slice(begin, end), shard, names), paths[shard.part], compression="zstd"
-        )
-    return paths
+    config: DedupConfig, shards: NumberedShards, found: Duplicates, names: "Names", path: Path
+) -> None:
+    """Write the drops of all shards of this corpus into one file, a row group for each that loses any."""
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for shard in shards.own:
+            begin, end = np.searchsorted(found.documents, (shard.begin, shard.begin + shard.rows))
+            if begin < end:
+                rows = slice(int(begin), int(end))
+                writer.write_table(_list(config, found, rows, shard, names), row_group_size=end - begin)
 
 
 def _list(config: DedupConfig, found: Duplicates, chosen: slice, shard: NumberedShard, names: "Names") -> pa.Table:
@@ -158,16 +157,19 @@ class Names:
 def drop_items(
     shards: NumberedShards,
     documents: Sequence[StoredFile],
-    lists: Sequence[StoredFile],
-    shown: Sequence[tuple[str, int]],
+    drops: StoredFile,
+    losing: Sequence[str],
+    shown: Collection[tuple[str, int]],
 ) -> list[ShardDrops]:
-    """Return the work that is to be done on each shard of this corpus."""
-    files, drops = {file.part: file for file in documents}, {file.role: file for file in lists}
+    """Return the work that is to be done on each shard; `losing` are the parts that lose any, in order."""
+    files = {file.part: file for file in documents}
+    groups = {part: number for number, part in enumerate(losing)}
     return [
         ShardDrops(
             files[shard.part],
             shard.rows,
-            drops[shard.part],
+            drops,
+            groups.get(shard.part, -1),
             tuple(sorted({row for part, row in shown if part == shard.part})),
         )
         for shard in shards.own

@@ -10,17 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.artifacts.records import Part, StoredFile
+from storage.formats.drops import DROPS
 from tasks.core.context import StageContext
 from tasks.dedup.config import DedupConfig
 from tasks.dedup.corpus import NumberedShard, NumberedShards
 from tasks.dedup.drops import REASONS, Names, write_lists
 from tasks.dedup.duplicates import EXACT, Duplicates, find_duplicates
 from tasks.dedup.indexes import HeldOutIndex, ShingleIndex, containment_index
-from tasks.dedup.sketches import FindContained, Sketch, SketchShard, contained_name
+from tasks.dedup.sketches import FindContained, Sketch, SketchShard, array_names, contained_name
 from tasks.executors.local import for_each_shard
 
 PLAN = "drops"
-"""Part with the drop files of all shards, roles named after them. No manifest names it; the stage discards it."""
+"""Part with the drops of all shards. No manifest names it; the stage discards it."""
 
 HELD_OUT, CONTAINED = "held-out-index", "containment-index"
 """Parts with indexes, discarded too."""
@@ -35,9 +36,11 @@ GROUPS = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """The drop files, and what the report says of them."""
+    """The drops of all shards, and what the report says of them."""
 
-    lists: tuple[StoredFile, ...]
+    drops: StoredFile
+    losing: list[str]
+    """The parts that lose any, in order."""
     pairs: list[dict[str, Any]]
     """`value`, `rule`, `kept` and `dropped` as [part, index], with the key of an earlier artifact as a third."""
     values: dict[str, list[float]]
@@ -52,7 +55,7 @@ def make_plan(config: DedupConfig, shards: NumberedShards, context: StageContext
     done = context.writer.parts().get(PLAN)
     if done is None:
         done = _commit_plan(config, shards, context)
-    return Plan(done.files, **done.info)
+    return Plan(done.files[0], **done.info)
 
 
 def discard_plan(shards: NumberedShards, context: StageContext) -> None:
@@ -72,8 +75,9 @@ def _commit_plan(config: DedupConfig, shards: NumberedShards, context: StageCont
     documents = shards.documents(sketches, pairs, longest_first=config.longest_first)
     found = find_duplicates(config, documents, scratch, context.workers)
     names = Names(shards, found)
-    paths = write_lists(config, shards, found, names, scratch)
-    part = context.writer.commit(PLAN, paths, info=_told(shards, found, names))
+    path = scratch / "drops.parquet"
+    write_lists(config, shards, found, names, path)
+    part = context.writer.commit(PLAN, {DROPS: path}, info=_told(shards, found, names))
     shutil.rmtree(scratch)
     return part
 
@@ -88,7 +92,8 @@ def _sketches(config: DedupConfig, shards: NumberedShards, context: StageContext
     work = SketchShard(config, context.writer, index.files)
     for_each_shard(context, left, work, name=attrgetter("name"))
     committed = context.writer.parts() if left else finished
-    return {shard.shingles.name: Sketch(context.writer, committed[shard.shingles.name]) for shard in shards.all}
+    names = [shard.shingles.name for shard in shards.all]
+    return {name: Sketch(context.writer, committed[name], array_names(config)) for name in names}
 
 
 def _maybe_contained(
@@ -124,7 +129,10 @@ def _told(shards: NumberedShards, found: Duplicates, names: Names) -> dict[str, 
     twins, sizes = np.unique(found.twins, return_counts=True)
     largest = np.lexsort((twins, -sizes))[:GROUPS]
     ids, subsets = names.of(twins[largest])
+    ends = [shard.begin + shard.rows for shard in shards.own]
+    counts = np.diff(np.searchsorted(found.documents, ends), prepend=0)
     return {
+        "losing": [shard.part for shard, count in zip(shards.own, counts, strict=True) if count],
         "pairs": [
             {
                 "value": round(float(found.shares[place]), 4),

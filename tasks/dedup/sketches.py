@@ -1,7 +1,7 @@
 """What the workers find out about each shard of shingles, before anybody looks at all of them together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,29 +36,33 @@ class ShingleShard:
 
 
 class Sketch:
-    """The files of a sketch, read or mapped when they are asked for."""
+    """The arrays of a sketch, one behind the other in its file; the last one, by far the largest, is mapped."""
 
-    def __init__(self, writer: ArtifactWriter, part: Part) -> None:
-        self._paths = {file.role: writer.open(file) for file in part.files}
-
-    @cached_property
-    def rows(self) -> npt.NDArray[np.void]:
+    def __init__(self, writer: ArtifactWriter, part: Part, names: Sequence[str]) -> None:
+        (file,) = part.files
+        path = writer.open(file)
+        with path.open("rb") as arrays:
+            found = {name: np.load(arrays) for name in names[:-1]}
+            np.lib.format.read_magic(arrays)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(arrays)
+            is_empty = 0 in shape  # which cannot be mapped
+            last = np.empty(shape, dtype) if is_empty else np.memmap(path, dtype, "r", arrays.tell(), shape)
+        self.rows: npt.NDArray[np.void] = found["rows"]
         """ROW of each document."""
-        return np.asarray(np.load(self._paths["rows"]))
-
-    @cached_property
-    def hits(self) -> npt.NDArray[np.void]:
+        self.hits: npt.NDArray[np.void] = found["hits"]
         """HIT by rising row."""
-        return np.asarray(np.load(self._paths["hits"]))
-
-    @cached_property
-    def smallest(self) -> Hashes32:
+        self.smallest: Hashes32 = found.get("smallest", np.empty((0, SMALLEST), np.uint32))
         """The smallest shingles of each document, shape (documents, SMALLEST)."""
-        return np.asarray(np.load(self._paths["smallest"], mmap_mode="r"))
+        self._buckets = last
 
     def bucket(self, index: int) -> Hashes:
         """Return the hash of one bucket for each document."""
-        return np.asarray(np.load(self._paths["buckets"], mmap_mode="r")[index])
+        return np.asarray(self._buckets[index])
+
+
+def array_names(config: DedupConfig) -> tuple[str, ...]:
+    """Return which arrays a sketch has, in their order."""
+    return ("rows", "hits", *(("smallest",) if config.min_containment is not None else ()), "buckets")
 
 
 @dataclass(frozen=True)
@@ -74,23 +78,21 @@ class SketchShard:
         """Do one shard."""
         signer = Signer(self.config.bands, self.config.seed)
         index = HeldOutIndex(_mapped(self.writer, self.index)) if shard.may_hold else None
-        arrays: dict[str, list[npt.NDArray[Any]]] = {"rows": [], "buckets": [], "hits": []}
-        if self.config.min_containment is not None:
-            arrays["smallest"] = []
+        arrays: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in array_names(self.config)}
         begin = 0
         for group in read_shingles(shard.corpus.open(shard.file)):
             rows = _rows(group)
             arrays["rows"].append(rows)
-            arrays["buckets"].append(signer.buckets(group, rows["near"] & self.config.near_duplicates))
             arrays["hits"].append(np.array([] if index is None else self._hits(index, group, begin), HIT))
             if "smallest" in arrays:
                 arrays["smallest"].append(_smallest(group))
+            arrays["buckets"].append(signer.buckets(group, rows["near"] & self.config.near_duplicates))
             begin += len(group)
-        paths = {}
-        for role, found in arrays.items():
-            paths[role] = self.writer.scratch() / f"{shard.name}-{role}.npy"
-            np.save(paths[role], np.concatenate(found, axis=1 if role == "buckets" else 0))
-        self.writer.commit(shard.name, paths)
+        path = self.writer.scratch() / f"{shard.name}.npy"
+        with path.open("wb") as file:
+            for name, found in arrays.items():
+                np.save(file, np.concatenate(found, axis=1 if name == "buckets" else 0))
+        self.writer.commit(shard.name, {"sketch": path})
 
     def _hits(self, index: HeldOutIndex, group: ShingleRows, begin: int) -> list[tuple[int, int, int]]:
         return [
