@@ -5,11 +5,12 @@ group `pile_pipeline.rules`). `tests/conformance/rule_checks.py` checks each pro
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 from storage.config import Config
+from tasks.filter.rules.places import Place
 from tasks.filter.rules.view import DocumentView
 
 
@@ -72,6 +73,7 @@ class Rule(ABC, Generic[ConfigT]):
     - What it has rewritten it keeps when asked again.
     - It changes nothing that the view returns.
     - It can be pickled, before and after it has judged.
+    - Places lie in the text, ascend and do not overlap, whatever the text and whatever it was dropped for.
     - Importing it is quick: recipes do. datatrove and other large packages are imported when it judges.
     """
 
@@ -88,6 +90,13 @@ class Rule(ABC, Generic[ConfigT]):
     @abstractmethod
     def judge(self, view: DocumentView) -> Judgement:
         """Return `KEEP`, why the document is dropped, or its new text."""
+
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return where in `view.text` stands what the document was dropped for, to be marked for people.
+
+        Nowhere by default, as for a length. It is asked about single documents: slow is fine.
+        """
+        return ()
 
 
 def judge_document(

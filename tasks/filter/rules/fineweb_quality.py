@@ -1,10 +1,12 @@
 """The rule of FineWeb about text extracted from web pages."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from tasks.filter.rules.base import EMPTY, KEEP, Drop, Judgement, Rule, RuleConfig
+from tasks.filter.rules.places import Place, occurrences, pieces, repeats
 from tasks.filter.rules.view import DocumentView
 
 
@@ -67,3 +69,31 @@ class FineWebQualityRule(Rule[FineWebQuality]):
             return Drop("char_dup_ratio", repeated)
         per_word = breaks / len(view.words)
         return Drop("list_ratio", per_word) if per_word > rules.new_line_ratio else KEEP
+
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return the ends of lines that have no punctuation mark, short lines, repeated lines, or line breaks."""
+        text = view.text
+        lines = [(begin, end) for begin, end in pieces(text, "\n") if text[begin:end].strip()]
+        match drop.reason:
+            case "line_punct_ratio":
+                return _open_ends(text, lines)
+            case "short_line_ratio":
+                return [(begin, end) for begin, end in lines if end - begin <= self.config.short_line_length]
+            case "char_dup_ratio":
+                return list(repeats(text, lines))
+            case "list_ratio":
+                return occurrences(text, "\n")
+        return ()
+
+
+def _open_ends(text: str, lines: Sequence[Place]) -> list[Place]:
+    """Return the last word of each line that does not end with a punctuation mark, and the blanks behind it."""
+    from datatrove.utils.text import TERMINAL_PUNCTUATION  # noqa: PLC0415 - datatrove, not needed for planning
+
+    open_lines = [(begin, end) for begin, end in lines if text[end - 1] not in TERMINAL_PUNCTUATION]
+    return [(end - len(_last_word(text[begin:end])), end) for begin, end in open_lines]
+
+
+def _last_word(line: str) -> str:
+    last = line.split()[-1]
+    return line[line.rindex(last) :]

@@ -1,11 +1,13 @@
 """The rules of Gopher about the quality of running text, from numbers about all words at once."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from tasks.filter.rules.base import KEEP, Drop, Judgement, Rule, RuleConfig
+from tasks.filter.rules.places import MOST_PLACES, Place, lines, occurrences, words
 from tasks.filter.rules.view import DocumentView
 
 
@@ -120,3 +122,37 @@ class GopherQualityRule(Rule[GopherQuality]):
                 break
             missing -= word in view.words
         return KEEP if missing <= 0 else Drop("gopher_enough_stop_words", rules.min_stop_words - missing)
+
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return the words or marks that count against the text; none of what is missing, as stop words are."""
+        text = view.text
+        match drop.reason:
+            case "gopher_below_avg_threshold" | "gopher_above_avg_threshold":
+                return self._odd_words(view, long=drop.reason == "gopher_above_avg_threshold")
+            case "gopher_too_many_hashes":
+                return occurrences(text, "#")
+            case "gopher_too_many_ellipsis":
+                return occurrences(text, "...", "…")
+            case "gopher_too_many_bullets":
+                starts = [(end - len(text[begin:end].lstrip()), end) for begin, end in lines(text)]
+                return [(begin, end) for begin, end in starts if text[begin:end].startswith(("•", "-"))]
+            case "gopher_too_many_end_ellipsis":
+                ends = [(begin, begin + len(text[begin:end].rstrip())) for begin, end in lines(text)]
+                return [
+                    (end - (1 if text[end - 1] == "…" else 3), end)
+                    for begin, end in ends
+                    if text[begin:end].endswith(("...", "…"))
+                ]
+            case "gopher_below_alpha_threshold":
+                pairs = zip(words(text), view.words.have_letter, strict=True)
+                return [place for place, has_letter in pairs if not has_letter][:MOST_PLACES]
+        return ()
+
+    def _odd_words(self, view: DocumentView, *, long: bool) -> Sequence[Place]:
+        """Return the words that are longer, or shorter, than words may be on average; of many the oddest."""
+        pairs = zip(words(view.text), view.words.only_marks, strict=True)
+        sizes = [(end - begin, begin) for (begin, end), only_marks in pairs if not only_marks]
+        bound = (self.config.max_avg_word_length if long else self.config.min_avg_word_length) or 0
+        odd = [(size, begin) for size, begin in sizes if (size > bound if long else size < bound)]
+        odd.sort(key=lambda word: (-word[0] if long else word[0], word[1]))
+        return sorted((begin, begin + size) for size, begin in odd[:MOST_PLACES])

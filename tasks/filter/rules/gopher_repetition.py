@@ -1,11 +1,13 @@
 """The rules of Gopher about repetition."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from tasks.filter.rules.base import EMPTY, KEEP, Drop, Judgement, Rule, RuleConfig
+from tasks.filter.rules.places import Place, merged, most_frequent, paragraphs, pieces, repeated_runs, repeats
 from tasks.filter.rules.view import DocumentView
 
 
@@ -98,6 +100,20 @@ class GopherRepetitionRule(Rule[GopherRepetition]):
             if share > most:
                 return Drop(f"duplicated_{size}_n_grams", share)
         return None
+
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return the repeats of paragraphs, lines or runs of words, or each place of the most frequent run."""
+        text, number = view.text, re.search(r"\d+", drop.reason)
+        if drop.reason.startswith("dup_para_"):
+            return merged(repeats(text, paragraphs(text)))
+        if drop.reason.startswith("dup_line_"):
+            return merged(repeats(text, pieces(text, "\n")))
+        if number is None:
+            return ()
+        if drop.reason.startswith("top_"):
+            return most_frequent(text, int(number[0]))
+        runs = repeated_runs(text, int(number[0]))
+        return merged((run[0][0], run[-1][1]) for run in runs)
 
 
 def _repeats(

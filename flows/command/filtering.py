@@ -1,0 +1,132 @@
+"""The verb that says what filter and dedup would do with one's documents, before a run."""
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from flows.command.fields import COLUMNS
+from flows.command.output import print_json, say
+from flows.recipes.reading import find_recipe, parse_override
+from flows.tables import text_table
+from flows.trial.page import page
+from flows.trial.sample import Sample, take_sample
+from flows.trial.verdicts import Verdict, try_out
+from flows.trial.wording import (
+    beginning,
+    groups,
+    json_row,
+    measured,
+    one_line,
+    policy_text,
+    subset_rows,
+    unnamed_subsets,
+)
+from storage.errors import InputError
+from storage.wording import counted
+from tasks.filter.config import FilterConfig
+
+MOST_DOCUMENTS = 2000
+"""Of a trial: more of them take more than seconds, and nobody reads so many."""
+SHOWN = 3
+"""Documents of each reason that the console shows."""
+
+
+def try_filter(options: argparse.Namespace) -> int:
+    """Judge the first documents of files and say what becomes of each, and why."""
+    _check(options)
+    recipe = find_recipe(options.recipe, dict(parse_override(text) for text in options.overrides))
+    config = recipe.section(FilterConfig)
+    sample = take_sample(recipe, options.files, options.limit, options.subset)
+    verdicts = try_out(recipe, sample.documents)
+    if options.html:
+        Path(options.html).write_text(page(recipe.name, config, sample, verdicts), encoding="utf-8")
+    if options.json:
+        print_json(_as_json(recipe.name, sample, verdicts))
+        return 0
+    _print_tables(recipe.name, sample, verdicts)
+    if options.html:
+        print(f"\neach document, with the place that decided marked: {options.html}")
+    if not options.quiet:
+        _say_what_is_missing(sample, verdicts, config)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if not 1 <= options.limit <= MOST_DOCUMENTS:
+        raise InputError(
+            f"--limit must be a number of documents from 1 to {MOST_DOCUMENTS:,}, found {options.limit}; a run "
+            f"judges all of them"
+        )
+    if options.subset is not None and not options.subset.strip():
+        raise InputError("--subset must be the name of a subset, found an empty one; leave it out, or name one")
+    if not options.html:
+        return
+    path = Path(options.html)
+    if path.suffix.lower() not in (".html", ".htm"):
+        # One of the FILEs, perhaps: what is written takes its place.
+        raise InputError(
+            f"--html must name a file that ends in .html, found {options.html!r}; write --html out.html"
+        )
+    if not path.parent.is_dir():
+        raise InputError(
+            f"--html must name a file in a folder that is there, found {options.html!r}; make the folder"
+        )
+
+
+def _as_json(recipe: str, sample: Sample, verdicts: list[Verdict]) -> dict[str, Any]:
+    return {
+        "recipe": recipe,
+        "documents": [json_row(verdict) for verdict in verdicts],
+        "unnamed_subsets": unnamed_subsets(verdicts),
+        "bad_records": [{"file": bad.file, "line": bad.line, "reason": bad.reason} for bad in sample.bad],
+        "too_large": sample.too_large,
+        "files": sample.files,
+        "files_left_out": sample.other_files,
+    }
+
+
+def _print_tables(recipe: str, sample: Sample, verdicts: list[Verdict]) -> None:
+    print(f"{counted(len(verdicts), 'documents')} of {counted(sample.files, 'files')}, judged as {recipe} would\n")
+    print(text_table(subset_rows(verdicts)))
+    for (stage, rule, reason), dropped in groups(verdicts).items():
+        rest = f", {SHOWN} of them here" if len(dropped) > SHOWN else ""
+        names = dict.fromkeys((stage, rule, reason))  # where rule and reason are one word
+        title = f"{': '.join(names)}: {counted(len(dropped), 'documents')}{rest}"
+        print(f"\n{textwrap.fill(title, COLUMNS)}")
+        print(text_table([_row(verdict) for verdict in dropped[:SHOWN]]))
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    assert verdict.drop is not None, "only dropped documents have a reason"
+    return {
+        "document": one_line(verdict.document.id),
+        "subset": one_line(verdict.document.subset),
+        "policy": policy_text(verdict),
+        "similar to" if verdict.drop.twin_id is not None else "measured": measured(verdict.drop),
+        "begins": beginning(verdict.document.text),
+    }
+
+
+def _say_what_is_missing(sample: Sample, verdicts: list[Verdict], config: FilterConfig) -> None:
+    """Say what the verdicts do not show: who decided for want of a name, and what was not looked at."""
+    if unnamed := unnamed_subsets(verdicts):
+        name = next(iter(unnamed))
+        say(
+            f"filter.subsets does not name {', '.join(map(one_line, unnamed))}, so that the default policy "
+            f"{config.default_policy} decided about {counted(sum(unnamed.values()), 'documents')}; choose another "
+            f"of {', '.join(config.policies)}, as with\n  --set 'filter.subsets.{one_line(name)}=web'"
+        )
+    if sample.bad:
+        first = sample.bad[0]
+        say(
+            f"{counted(len(sample.bad), 'records')} left out that cannot be read, the first in line "
+            f"{first.line} of {first.file}: {one_line(first.reason)}"
+        )
+    if sample.too_large:
+        say(
+            f"{counted(len(sample.too_large), 'documents')} left out that are too large for a trial: "
+            f"{one_line(', '.join(sample.too_large[:3]))}"
+        )
+    if sample.other_files:
+        say(f"{counted(sample.other_files, 'files')} not looked into: a higher --limit takes documents of more")
