@@ -1,7 +1,11 @@
 """The verb that says what filter and dedup would do with one's documents, before a run."""
 
 import argparse
+import contextlib
+import logging
+import shlex
 import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from flows.trial.wording import (
 )
 from storage.errors import InputError
 from storage.wording import counted
+from tasks.core.loggers import only_from
 from tasks.filter.config import FilterConfig
 
 MOST_DOCUMENTS = 2000
@@ -38,7 +43,8 @@ def try_filter(options: argparse.Namespace) -> int:
     recipe = find_recipe(options.recipe, dict(parse_override(text) for text in options.overrides))
     config = recipe.section(FilterConfig)
     sample = take_sample(recipe, options.files, options.limit, options.subset)
-    verdicts = try_out(recipe, sample.documents)
+    with contextlib.nullcontext() if options.verbose else only_from(logging.WARNING):
+        verdicts = try_out(recipe, sample.documents)
     if options.html:
         Path(options.html).write_text(page(recipe.name, config, sample, verdicts), encoding="utf-8")
     if options.json:
@@ -91,31 +97,48 @@ def _print_tables(recipe: str, sample: Sample, verdicts: list[Verdict]) -> None:
     print(text_table(subset_rows(verdicts)))
     for (stage, rule, reason), dropped in groups(verdicts).items():
         rest = f", {SHOWN} of them here" if len(dropped) > SHOWN else ""
-        names = dict.fromkeys((stage, rule, reason))  # where rule and reason are one word
-        title = f"{': '.join(names)}: {counted(len(dropped), 'documents')}{rest}"
-        print(f"\n{textwrap.fill(title, COLUMNS)}")
-        print(text_table([_row(verdict) for verdict in dropped[:SHOWN]]))
+        names = dict.fromkeys((stage, rule, reason))  # rule and reason may be one word
+        print(f"\n{': '.join(names)}: {counted(len(dropped), 'documents')}{rest}")
+        for verdict in dropped[:SHOWN]:
+            print("\n".join(_document_lines(verdict)))
 
 
-def _row(verdict: Verdict) -> dict[str, Any]:
-    assert verdict.drop is not None, "only dropped documents have a reason"
-    return {
-        "document": one_line(verdict.document.id),
-        "subset": one_line(verdict.document.subset),
-        "policy": policy_text(verdict),
-        "similar to" if verdict.drop.twin_id is not None else "measured": measured(verdict.drop),
-        "begins": beginning(verdict.document.text),
-    }
+def _document_lines(verdict: Verdict) -> Iterator[str]:
+    """Yield who a dropped document is, what was measured, and how it begins: ids are too long for a column."""
+    document, drop = verdict.document, verdict.drop
+    assert drop is not None, "only dropped documents have a reason"
+    facts = [one_line(document.id), f"{one_line(document.subset)}, {policy_text(verdict)}", measured(drop)]
+    yield from _filled("  ".join(fact for fact in facts if fact), "  ")
+    if drop.twin_id is not None:
+        yield from _filled(f"like {one_line(drop.twin_id)}", "    ")
+    if begins := beginning(document.text):
+        yield f"    {begins}"
+
+
+def _filled(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        COLUMNS,
+        initial_indent=indent,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _settable(names: Iterable[str]) -> str:
+    """Return the first name that can be written in an option as it stands."""
+    return next((name for name in names if name == one_line(name) and "=" not in name), "SUBSET")
 
 
 def _say_what_is_missing(sample: Sample, verdicts: list[Verdict], config: FilterConfig) -> None:
     """Say what the verdicts do not show: who decided for want of a name, and what was not looked at."""
     if unnamed := unnamed_subsets(verdicts):
-        name = next(iter(unnamed))
+        option = shlex.quote(f"filter.subsets.{_settable(unnamed)}=POLICY")
         say(
             f"filter.subsets does not name {', '.join(map(one_line, unnamed))}, so that the default policy "
-            f"{config.default_policy} decided about {counted(sum(unnamed.values()), 'documents')}; choose another "
-            f"of {', '.join(config.policies)}, as with\n  --set 'filter.subsets.{one_line(name)}=web'"
+            f"{config.default_policy} decided about {counted(sum(unnamed.values()), 'documents')}; choose one of "
+            f"{', '.join(config.policies)} with\n  --set {option}"
         )
     if sample.bad:
         first = sample.bad[0]

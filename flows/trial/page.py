@@ -87,6 +87,8 @@ def _details(config: FilterConfig, verdict: Verdict) -> str:
     reason = drop.reason if drop else KEPT
     facts = [one_line(document.id), one_line(document.subset), policy_text(verdict)]
     why = [*dict.fromkeys((verdict.stage, drop.rule, drop.reason))] if drop else [KEPT]
+    if drop and drop.twin_id is not None:
+        facts.append(f"like {one_line(drop.twin_id)}")
     said = " ".join([*facts, *why]).lower()
     return (
         f'<details data-reason="{plain_html(reason)}" data-said="{plain_html(said)}"><summary>'

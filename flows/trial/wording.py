@@ -80,9 +80,9 @@ def policy_text(verdict: Verdict) -> str:
 
 
 def measured(drop: DropRow) -> str:
-    """Return what was measured and what had to hold, or how similar the document is to which other one."""
+    """Return what was measured, and what had to hold; of a twin how similar it is, which has no bound to it."""
     if drop.twin_id is not None:
-        return f"{_number(drop.value)} {one_line(drop.twin_id)}".strip()
+        return "" if drop.value is None else f"similarity {drop.value:.2f}"
     if drop.value is None or drop.bound is None or drop.value == drop.bound:
         return _number(drop.value)
     return f"{_number(drop.value)}, {'at most' if drop.value > drop.bound else 'at least'} {_number(drop.bound)}"
@@ -90,7 +90,7 @@ def measured(drop: DropRow) -> str:
 
 def beginning(text: str) -> str:
     """Return the first words of a text on one line."""
-    return one_line(text[: 4 * BEGINNING])[:BEGINNING]
+    return one_line(text[: 4 * BEGINNING])[:BEGINNING].rstrip()
 
 
 def one_line(text: str) -> str:

@@ -150,6 +150,24 @@ def values_are_finite_numbers(member: Member) -> None:
             assert math.isfinite(found.value)
 
 
+def places_lie_in_the_text_and_ascend(member: Member) -> None:
+    rule = rule_of(member)
+    for text in [*texts_of(member), *SERIES]:
+        view = DocumentView(text)
+        found = judgement_of(rule, view)
+        for drop in [found] if isinstance(found, Drop) else [Drop("no-reason"), *drops_of(member)]:
+            end = 0
+            for begin, stop in rule.places(view, drop):
+                assert type(begin) is type(stop) is int
+                assert end <= begin < stop <= len(text)
+                end = stop
+
+
+def drops_of(member: Member) -> list[Drop]:
+    """Return what the texts of the examples are dropped for."""
+    return [judgement for _, judgement in member.examples()[1] if isinstance(judgement, Drop)]
+
+
 def what_it_rewrote_it_keeps(member: Member) -> None:
     rule = rule_of(member)
     for text in texts_of(member):
@@ -186,6 +204,7 @@ CHECKS: dict[str, Callable[[Member], None]] = {
         strange_texts_are_judged,
         reasons_are_few_and_can_be_counted,
         values_are_finite_numbers,
+        places_lie_in_the_text_and_ascend,
         what_it_rewrote_it_keeps,
         view_is_left_as_it_was,
     )

@@ -1,4 +1,4 @@
-"""Places in a text for people to look at, what `Rule.places` is made of. Plain and slow: it serves single texts."""
+"""Places in a text for people to look at, what `Rule.places` is made of. Plain and slow: for single texts."""
 
 import re
 from collections import Counter

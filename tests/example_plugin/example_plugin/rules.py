@@ -1,10 +1,12 @@
 """A filter rule against boilerplate: takes lines away that hold no text of the document."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from tasks.filter.rules.base import KEEP, Drop, Judgement, Rewrite, Rule, RuleConfig
+from tasks.filter.rules.places import Place, lines
 from tasks.filter.rules.view import DocumentView
 
 
@@ -39,6 +41,10 @@ class BoilerplateRule(Rule[Boilerplate]):
             return KEEP
         share = 1 - len(left) / len(view.lines)
         return Drop("boilerplate", share) if share > self.config.max_share else Rewrite("\n".join(left))
+
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return the lines with a phrase."""
+        return [(begin, end) for begin, end in lines(view.text) if self._is_boilerplate(view.text[begin:end])]
 
     def _is_boilerplate(self, line: str) -> bool:
         lowered = line.lower()
