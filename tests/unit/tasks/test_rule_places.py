@@ -101,7 +101,7 @@ def test_most_frequent_run_is_the_one_that_the_rule_measures(size: int) -> None:
         starts = [place for place in range(len(said)) if said[place : place + size] == window]
         assert (len(starts), len(" ".join(window))) == (count, length)
         marked = {place for start in starts for place in range(start, start + size)}
-        assert [len(text[:begin].split()) for begin, _ in found][0] == starts[0]
+        assert next(len(text[:begin].split()) for begin, _ in found) == starts[0]
         assert " ".join(text[begin:end] for begin, end in found).split() == [
             said[place] for place in sorted(marked)
         ]

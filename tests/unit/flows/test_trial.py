@@ -1,0 +1,298 @@
+"""What a trial reads, that its verdicts are those of a run, and that its page shows texts without being one."""
+
+import csv
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+import flows.trial.sample
+import flows.trial.verdicts
+from flows.recipes.reading import find_recipe
+from flows.recipes.schema import Recipe
+from flows.trial.marking import WHOLE, marked_html
+from flows.trial.page import page
+from flows.trial.sample import Sample, take_sample
+from flows.trial.verdicts import Verdict, try_out
+from storage.artifacts.records import Part
+from storage.artifacts.store import Artifact, Store
+from storage.errors import InputError
+from storage.formats.documents import DOCUMENTS, Document, read_documents
+from storage.formats.drops import DROPS, DropRow, write_drops
+from tasks.core.context import StageContext
+from tasks.core.execution import Execution
+from tasks.core.runner import run_stage
+from tasks.core.stage import RunContext
+from tasks.dedup.config import DedupConfig
+from tasks.dedup.stage import STAGE as DEDUP
+from tasks.filter.config import FilterConfig
+
+PROSE = "The cat and the dog sat on the mat, and then they had to be off to the house of the owl. "
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+STORY = "This is the story of " + " ".join(f"{first}-{second}" for first in NUMBERS for second in NUMBERS) + "."
+HOSTILE = (
+    "</pre><script>alert(1)</script><img src=x onerror=alert(2)> \"'&lt; \x00\x1b[31m \u202e abc </mark> " * 3
+)
+
+
+def write_jsonl(path: Path, documents: Sequence[tuple[str, str]]) -> Path:
+    lines = [orjson.dumps({"text": text, "meta": {"pile_set_name": subset}}) for subset, text in documents]
+    path.write_bytes(b"\n".join(lines))
+    return path
+
+
+def recipe_of(**overrides: object) -> Recipe:
+    return find_recipe("pile", {"dedup": None, **overrides})
+
+
+def tried(documents: Sequence[tuple[str, str]], **overrides: object) -> list[Verdict]:
+    return try_out(
+        recipe_of(**overrides), [Document(f"f:{n}", subset, text) for n, (subset, text) in enumerate(documents)]
+    )
+
+
+# ---- the sample ------------------------------------------------------------------------------------------------
+
+
+def test_sample_is_taken_from_the_beginnings_of_all_files(tmp_path: Path) -> None:
+    for name, count in (("a", 3), ("b", 100), ("c", 100)):
+        write_jsonl(tmp_path / f"{name}.jsonl", [("Books3", f"{name} {number}") for number in range(count)])
+    sample = take_sample(recipe_of(), [str(tmp_path)], limit=23)
+    ids = [document.id for document in sample.documents]
+    assert ids == [
+        f"{name}.jsonl:{n}" for name, count in (("a", 3), ("b", 10), ("c", 10)) for n in range(1, count + 1)
+    ]
+    assert (sample.files, sample.other_files) == (3, 0)
+
+
+def test_of_more_files_than_documents_some_are_left_out(tmp_path: Path) -> None:
+    for number in range(10):
+        write_jsonl(tmp_path / f"{number}.jsonl", [("Books3", "text")] * 5)
+    sample = take_sample(recipe_of(), [str(tmp_path)], limit=4)
+    assert [document.id for document in sample.documents] == [f"{n}.jsonl:1" for n in (0, 2, 5, 7)]
+    assert (sample.files, sample.other_files) == (4, 6)
+
+
+def test_every_kind_of_file_is_read_as_a_run_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("plain")
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(json.dumps([{"content": "of json"}]).encode()))
+    with (tmp_path / "c.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "pile_set_name"], ["of csv", "Github"]])
+    pq.write_table(pa.table({"body": ["of parquet"], "pile_set_name": ["ArXiv"]}), tmp_path / "d.parquet")
+    line = b'{"text": "of jsonl", "meta": {"pile_set_name": "FreeLaw"}}\n'
+    (tmp_path / "e.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(line))
+    sample = take_sample(recipe_of(), [str(tmp_path)], limit=200)
+    assert [(document.subset, document.text) for document in sample.documents] == [
+        ("unlabelled", "plain"),
+        ("unlabelled", "of json"),
+        ("Github", "of csv"),
+        ("ArXiv", "of parquet"),
+        ("FreeLaw", "of jsonl"),
+    ]
+    as_one = take_sample(recipe_of(), [str(tmp_path)], limit=200, subset="Pile-CC")
+    assert {document.subset for document in as_one.documents} == {"Pile-CC"}
+
+
+def test_recipe_says_where_the_text_is(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"title": "no text", "story": "some text", "kind": "Mine"}\n')
+    fields = {"download.source.text_field": "story", "download.source.subset_field": "kind"}
+    [document] = take_sample(recipe_of(**fields), [str(tmp_path)], limit=5).documents
+    assert (document.subset, document.text) == ("Mine", "some text")
+    with pytest.raises(
+        InputError, match=r"none but 1 bad records, the first in line 1 of a.jsonl: none of the fields"
+    ):
+        take_sample(recipe_of(), [str(tmp_path)], limit=5)
+
+
+def test_recipe_whose_source_reads_no_records_reads_files_as_by_default(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [("Books3", "text")])
+    [document] = take_sample(find_recipe("demo"), [str(tmp_path)], limit=5).documents
+    assert document.subset == "Books3"
+
+
+def test_sample_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows.trial.sample, "MOST_BYTES", 1000)
+    monkeypatch.setattr(flows.trial.sample, "MOST_BYTES_OF_ONE", 300)
+    write_jsonl(tmp_path / "a.jsonl", [("Books3", "x" * 301), *[("Books3", "x" * 100)] * 50])
+    write_jsonl(tmp_path / "b.jsonl", [("Books3", "x" * 100)] * 50)
+    sample = take_sample(recipe_of(), [str(tmp_path)], limit=90)
+    assert [document.id for document in sample.documents] == [
+        *(f"a.jsonl:{n}" for n in range(2, 7)),
+        *(f"b.jsonl:{n}" for n in range(1, 6)),
+    ]
+    assert sample.too_large == ["a.jsonl:1"]
+
+
+# ---- the verdicts ----------------------------------------------------------------------------------------------
+
+CORPUS = [
+    ("Pile-CC", STORY),
+    ("Pile-CC", "Home.\nNews.\nContact.\n" * 20),
+    ("Pile-CC", PROSE * 30),
+    ("Github", "x = 1\n" * 20),
+    ("Github", "x" * 2000),
+    ("My own", "short"),
+    ("My own", "just enough words to stay"),
+    ("Books3", STORY),
+    ("Books3", " \n"),
+    ("DM Mathematics", "1 + 1 = 2"),
+    ("HackerNews", STORY.replace("one-seven ", "other ").replace("six-six ", "other ")),
+]
+
+
+def run_of(recipe: Recipe, target: str, store: Store) -> dict[str, Artifact]:
+    """Run the stages of a recipe as `pile run` does."""
+    made: dict[str, Artifact] = {}
+    for step in recipe.steps(target):
+        inputs = {name: made[source] for name, source in step.inputs.items()}
+        context = RunContext(store, "run", {}, Execution(workers=1))
+        made[step.stage.name] = run_stage(step.stage, step.config, inputs, context).artifact
+    return made
+
+
+def ids_of(artifact: Artifact) -> list[str]:
+    return [document.id for file in artifact.files(DOCUMENTS) for document in read_documents(artifact.open(file))]
+
+
+def test_verdicts_are_those_of_a_run(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "corpus.jsonl", CORPUS)
+    whole = {
+        "download.source.patterns": [str(file)],
+        **{f"download.source.{s}_fraction": 0.0 for s in ("val", "test")},
+    }
+    recipe = find_recipe("own-files", {**whole, "dedup": None, "filter.subsets.My own": "chat"})
+    made = run_of(recipe, "filter", Store(str(tmp_path / "store")))
+    verdicts = try_out(recipe, take_sample(recipe, [str(file)], limit=100).documents)
+    assert [each.document.id for each in verdicts] == [f"corpus.jsonl:{n}" for n in range(1, len(CORPUS) + 1)]
+    assert [each.document.id for each in verdicts if each.drop is None] == ids_of(made["filter"])
+    reasons = [f"dropped.{each.document.subset}.{each.drop.reason}" for each in verdicts if each.drop]
+    counted = sum(artifact.manifest.counts.get(reason, 0) for artifact in made.values() for reason in set(reasons))
+    assert counted == len(reasons) > 3
+
+
+def test_policy_and_whether_it_is_only_the_default_are_told() -> None:
+    verdicts = tried([("Github", "x = 1"), ("My own", PROSE)])
+    assert [(each.policy, each.is_named) for each in verdicts] == [("code", True), ("mild", False)]
+    changed = tried([("My own", PROSE)], **{"filter.subsets.My own": "web"})
+    assert [(each.policy, each.is_named) for each in changed] == [("web", True)]
+
+
+def test_sample_of_which_nothing_is_kept_is_shown() -> None:
+    verdicts = tried([("Github", "x"), ("Github", "y")])
+    assert [each.drop.reason for each in verdicts if each.drop] == ["too-short", "too-short"]
+
+
+def test_recipe_without_a_filter_is_refused() -> None:
+    with pytest.raises(InputError, match="must have the section filter"):
+        tried([("Github", "x")], filter=None)
+
+
+# ---- twins -----------------------------------------------------------------------------------------------------
+
+
+def keep_first(config: DedupConfig, corpus: Artifact, *, context: StageContext) -> list[Part]:
+    """Drop every document but the first as its twin."""
+    [file] = corpus.files(DOCUMENTS)
+    first, *others = read_documents(corpus.open(file))
+    rows = [
+        DropRow(each.id, each.subset, place, "near", "near-duplicate", 0.9, 0.5, first.id, file.part, 0, "")
+        for place, each in enumerate(others, start=1)
+    ]
+    path = context.writer.scratch() / "drops.parquet"
+    write_drops(path, rows)
+    return [context.writer.commit(file.part, {DROPS: path})]
+
+
+def test_twin_is_the_kept_document_of_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows.trial.verdicts, "DEDUP", replace(DEDUP, build=keep_first))
+    documents = [("Github", "x"), ("Books3", STORY), ("Github", "y"), ("Books3", f"{STORY} And so on.")]
+    verdicts = tried(documents, dedup={})
+    assert [each.stage for each in verdicts] == ["filter", "", "filter", "dedup"]
+    assert verdicts[3].twin is not None
+    assert (verdicts[3].twin.id, verdicts[3].twin.text) == ("f:1", STORY)
+    shown = Page(page("pile", FilterConfig(), Sample(files=1), verdicts))
+    assert shown.marks == [STORY[:-1], STORY[:-1]]
+
+
+# ---- the page --------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """The elements of a page, and the texts of its <pre> and <mark>."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, Mapping[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.marks: list[str] = []
+        self.inside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        self.inside.append(tag)
+        {"pre": self.texts, "mark": self.marks}.get(tag, []).append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.inside.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "pre" in self.inside:
+            self.texts[-1] += data
+        if "mark" in self.inside:
+            self.marks[-1] += data
+
+
+def test_hostile_texts_are_shown_and_nothing_else() -> None:
+    documents = [
+        ("Github", HOSTILE + "x" * 1001),
+        (f"My own{HOSTILE}"[:200], HOSTILE),
+        ("Github", "\n\nx = 1\n" * 9),
+    ]
+    shown = Page(page(f"pile{HOSTILE}", FilterConfig(), Sample(files=1), tried(documents)))
+    names = [tag for tag, _ in shown.tags]
+    assert names.count("script") == 1
+    assert "img" not in names
+    assert names.count("pre") == names.count("details") == 3
+    assert not [name for _, attributes in shown.tags for name in attributes if name.startswith("on")]
+    assert not [name for _, attributes in shown.tags for name in attributes if name in ("src", "href")]
+    texts = [text.translate({0x2400: 0, 0x241B: 0x1B}).removeprefix("\n") for text in shown.texts]
+    assert sorted(texts) == sorted(text for _, text in documents)
+    assert shown.marks == [(HOSTILE + "x" * 1001).translate({0: 0x2400, 0x1B: 0x241B})]
+
+
+def test_page_runs_nothing_but_its_own_script() -> None:
+    text = page("pile", FilterConfig(), Sample(files=1), tried([("Github", "x")]))
+    [policy] = [a["content"] for tag, a in Page(text).tags if tag == "meta" and "http-equiv" in a]
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_long_text_is_cut_but_where_it_is_marked() -> None:
+    text = "a" * 50_000 + "HERE" + "b" * 50_000
+    shown = Page(f"<pre>{marked_html(text, [(50_000, 50_004)])}</pre>")
+    assert shown.marks == ["HERE"]
+    assert len(shown.texts[0]) < WHOLE
+    assert "49,400 characters" in shown.texts[0]
+    assert "49,800 characters" in shown.texts[0]
+
+
+def test_long_place_and_many_places_are_cut() -> None:
+    one = Page(f"<pre>{marked_html('x' * 1_000_000, [(0, 1_000_000)])}</pre>")
+    many = Page(f"<pre>{marked_html('x ' * 100_000, [(n, n + 1) for n in range(0, 200_000, 2)])}</pre>")
+    assert len(one.texts[0]) < WHOLE
+    assert len(many.texts[0]) < 2 * WHOLE
+
+
+def test_marked_white_space_is_seen() -> None:
+    assert marked_html("a\n\nb", [(1, 3)]) == "a<mark>↵\n↵\n</mark>b"
