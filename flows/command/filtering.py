@@ -14,11 +14,11 @@ from flows.command.output import print_json, say
 from flows.recipes.reading import find_recipe, parse_override
 from flows.tables import text_table
 from flows.trial.page import page
-from flows.trial.sample import Sample, take_sample
-from flows.trial.verdicts import Verdict, try_out
+from flows.trial.sample import take_sample
+from flows.trial.verdicts import Trial, Verdict, try_out
 from flows.trial.wording import (
     beginning,
-    groups,
+    by_cause,
     json_row,
     measured,
     one_line,
@@ -29,7 +29,6 @@ from flows.trial.wording import (
 from storage.errors import InputError
 from storage.wording import counted
 from tasks.core.loggers import only_from
-from tasks.filter.config import FilterConfig
 
 MOST_DOCUMENTS = 2000
 """Of a trial: more of them take more than seconds, and nobody reads so many."""
@@ -41,20 +40,19 @@ def try_filter(options: argparse.Namespace) -> int:
     """Judge the first documents of files and say what becomes of each, and why."""
     _check(options)
     recipe = find_recipe(options.recipe, dict(parse_override(text) for text in options.overrides))
-    config = recipe.section(FilterConfig)
     sample = take_sample(recipe, options.files, options.limit, options.subset)
     with contextlib.nullcontext() if options.verbose else only_from(logging.WARNING):
-        verdicts = try_out(recipe, sample.documents)
+        trial = try_out(recipe, sample)
     if options.html:
-        Path(options.html).write_text(page(recipe.name, config, sample, verdicts), encoding="utf-8")
+        Path(options.html).write_text(page(trial), encoding="utf-8")
     if options.json:
-        print_json(_as_json(recipe.name, sample, verdicts))
+        print_json(_as_json(trial))
         return 0
-    _print_tables(recipe.name, sample, verdicts)
+    _print_tables(trial)
     if options.html:
         print(f"\neach document, with the place that decided marked: {options.html}")
     if not options.quiet:
-        _say_what_is_missing(sample, verdicts, config)
+        _say_what_is_missing(trial)
     return 0
 
 
@@ -80,22 +78,24 @@ def _check(options: argparse.Namespace) -> None:
         )
 
 
-def _as_json(recipe: str, sample: Sample, verdicts: list[Verdict]) -> dict[str, Any]:
+def _as_json(trial: Trial) -> dict[str, Any]:
     return {
-        "recipe": recipe,
-        "documents": [json_row(verdict) for verdict in verdicts],
-        "unnamed_subsets": unnamed_subsets(verdicts),
-        "bad_records": [{"file": bad.file, "line": bad.line, "reason": bad.reason} for bad in sample.bad],
-        "too_large": sample.too_large,
-        "files": sample.files,
-        "files_left_out": sample.other_files,
+        "recipe": trial.recipe,
+        "documents": [json_row(verdict) for verdict in trial.verdicts],
+        "unnamed_subsets": unnamed_subsets(trial.verdicts),
+        "bad_records": [{"file": bad.file, "line": bad.line, "reason": bad.reason} for bad in trial.sample.bad],
+        "too_large": trial.sample.too_large,
+        "files": trial.sample.files,
+        "files_left_out": trial.sample.other_files,
     }
 
 
-def _print_tables(recipe: str, sample: Sample, verdicts: list[Verdict]) -> None:
-    print(f"{counted(len(verdicts), 'documents')} of {counted(sample.files, 'files')}, judged as {recipe} would\n")
+def _print_tables(trial: Trial) -> None:
+    sample, verdicts = trial.sample, trial.verdicts
+    of_files = f"{counted(len(verdicts), 'documents')} of {counted(sample.files, 'files')}"
+    print(f"{of_files}, judged as {trial.recipe} would\n")
     print(text_table(subset_rows(verdicts)))
-    for (stage, rule, reason), dropped in groups(verdicts).items():
+    for (stage, rule, reason), dropped in by_cause(verdicts).items():
         rest = f", {SHOWN} of them here" if len(dropped) > SHOWN else ""
         names = dict.fromkeys((stage, rule, reason))  # rule and reason may be one word
         print(f"\n{': '.join(names)}: {counted(len(dropped), 'documents')}{rest}")
@@ -131,14 +131,16 @@ def _settable(names: Iterable[str]) -> str:
     return next((name for name in names if name == one_line(name) and "=" not in name), "SUBSET")
 
 
-def _say_what_is_missing(sample: Sample, verdicts: list[Verdict], config: FilterConfig) -> None:
+def _say_what_is_missing(trial: Trial) -> None:
     """Say what the verdicts do not show: who decided for want of a name, and what was not looked at."""
-    if unnamed := unnamed_subsets(verdicts):
+    sample = trial.sample
+    if unnamed := unnamed_subsets(trial.verdicts):
+        policy = next(verdict.policy for verdict in trial.verdicts if not verdict.is_named)
         option = shlex.quote(f"filter.subsets.{_settable(unnamed)}=POLICY")
         say(
             f"filter.subsets does not name {', '.join(map(one_line, unnamed))}, so that the default policy "
-            f"{config.default_policy} decided about {counted(sum(unnamed.values()), 'documents')}; choose one of "
-            f"{', '.join(config.policies)} with\n  --set {option}"
+            f"{policy} decided about {counted(sum(unnamed.values()), 'documents')}; choose one of "
+            f"{', '.join(trial.policies)} with\n  --set {option}"
         )
     if sample.bad:
         first = sample.bad[0]

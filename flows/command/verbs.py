@@ -56,7 +56,7 @@ def _smoke(parser: Parser) -> None:
 
 
 def _filter(parser: Parser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="files and folders of documents")
+    parser.add_argument("files", nargs="+", metavar="PATH", help="files and folders of documents")
     parser.add_argument(
         "--try", dest="recipe", required=True, metavar="RECIPE",
         help="name or .yaml/.json file; its sections filter and dedup judge",
@@ -64,7 +64,7 @@ def _filter(parser: Parser) -> None:
     _overrides(parser)
     parser.add_argument("--subset", metavar="NAME", help="judge all of them as documents of this subset")
     parser.add_argument("--limit", type=int, default=200, metavar="N", help="documents in all (200)")
-    parser.add_argument("--html", metavar="FILE", help="also write a page with the decisive places marked")
+    parser.add_argument("--html", metavar="PAGE", help="also write a page with the decisive places marked")
 
 
 def _one_run(parser: Parser) -> None:

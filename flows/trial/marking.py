@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from tasks.filter.rules.places import Place, merged
+
+Place = tuple[int, int]
+"""Where something begins and ends in a text."""
 
 WHOLE = 6000
 """Characters of a text that is shown as it is."""
@@ -41,12 +43,14 @@ def _shown(text: str, places: Sequence[Place]) -> list[Place]:
         return [(0, len(text))] if text else []
     shown, room = [(0, 2 * AROUND)], WHOLE
     for begin, end in places:
-        window = max(begin - AROUND, 0), min(end, begin + LONGEST) + AROUND
-        room -= window[1] - max(window[0], shown[-1][1])
+        window = max(begin - AROUND, shown[-1][1]), min(min(end, begin + LONGEST) + AROUND, len(text))
+        room -= max(window[1] - window[0], 0)
         if room < 0:
             break
+        if window[0] == shown[-1][1]:
+            window = shown.pop()[0], max(window)
         shown.append(window)
-    return merged((begin, min(end, len(text))) for begin, end in shown)
+    return shown
 
 
 def _cut(text: str, begin: int, stop: int, places: Sequence[Place]) -> Iterator[str]:

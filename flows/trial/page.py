@@ -11,23 +11,21 @@ from typing import Any
 from flows.trial.look import SCRIPT, STYLE
 from flows.trial.marking import marked_html, plain_html
 from flows.trial.sample import Sample
-from flows.trial.verdicts import Verdict
-from flows.trial.wording import beginning, groups, measured, one_line, policy_text, subset_rows
+from flows.trial.verdicts import Trial, Verdict
+from flows.trial.wording import beginning, by_cause, measured, one_line, policy_text, subset_rows
 from storage.formats.documents import Document
 from storage.wording import counted
-from tasks.filter.config import FilterConfig
 from tasks.filter.explaining import common_places, decisive_places
-from tasks.filter.rules.places import merged
 
 KEPT = "kept"
 
 
-def page(recipe: str, config: FilterConfig, sample: Sample, verdicts: Sequence[Verdict]) -> str:
+def page(trial: Trial) -> str:
     """Return the page, the dropped documents first, by reason."""
-    reasons = groups(verdicts)
+    reasons = by_cause(trial.verdicts)
     dropped = [verdict for each in reasons.values() for verdict in each]
-    kept = [verdict for verdict in verdicts if verdict.drop is None]
-    title = f"What filter and dedup of {plain_html(recipe)} say"
+    kept = [verdict for verdict in trial.verdicts if verdict.drop is None]
+    title = f"What filter and dedup of {plain_html(trial.recipe)} say"
     return "\n".join(
         [
             "<!doctype html>",
@@ -36,11 +34,11 @@ def page(recipe: str, config: FilterConfig, sample: Sample, verdicts: Sequence[V
             '<meta name="viewport" content="width=device-width">',
             f"<title>{title}</title><style>{STYLE}</style></head><body>",
             f"<h1>{title}</h1>",
-            f"<p>{counted(len(verdicts), 'documents')} of {counted(sample.files, 'files')}: "
-            f"{len(kept):,} kept, {len(dropped):,} dropped.{_not_shown(sample)}</p>",
-            _table(subset_rows(verdicts)),
+            f"<p>{counted(len(trial.verdicts), 'documents')} of {counted(trial.sample.files, 'files')}: "
+            f"{len(kept):,} kept, {len(dropped):,} dropped.{_not_shown(trial.sample)}</p>",
+            _table(subset_rows(trial.verdicts)),
             _form(reason for _, _, reason in reasons),
-            *(_details(config, verdict) for verdict in (*dropped, *kept)),
+            *(_details(trial, verdict) for verdict in (*dropped, *kept)),
             f"<script>{SCRIPT}</script></body></html>\n",
         ]
     )
@@ -82,7 +80,7 @@ def _form(reasons: Iterable[str]) -> str:
     )
 
 
-def _details(config: FilterConfig, verdict: Verdict) -> str:
+def _details(trial: Trial, verdict: Verdict) -> str:
     drop, document = verdict.drop, verdict.document
     reason = drop.reason if drop else KEPT
     facts = [one_line(document.id), one_line(document.subset), policy_text(verdict)]
@@ -96,27 +94,26 @@ def _details(config: FilterConfig, verdict: Verdict) -> str:
         f"<span>{plain_html(measured(drop) if drop else '')}</span> "
         f'<span class="what"><bdi>{"</bdi>, <bdi>".join(map(plain_html, facts))}</bdi></span><br>'
         f'<span class="begins"><bdi>{plain_html(beginning(document.text))}</bdi></span></summary>'
-        f"{''.join(_body(config, verdict))}</details>"
+        f"{''.join(_body(trial, verdict))}</details>"
     )
 
 
-def _body(config: FilterConfig, verdict: Verdict) -> Iterator[str]:
+def _body(trial: Trial, verdict: Verdict) -> Iterator[str]:
     document, drop = verdict.document, verdict.drop
     if drop is None:
         yield _text(verdict.filtered.text if verdict.filtered else document.text, ())
     elif verdict.twin is not None and verdict.filtered is not None:
-        yield from _side_by_side(config, verdict.filtered, verdict.twin)
+        yield from _side_by_side(trial, verdict.filtered, verdict.twin)
     else:
-        text, places = decisive_places(config, document.subset, document.text, drop.rule)
-        places = merged((max(begin, 0), min(end, len(text))) for begin, end in places)
+        text, places = decisive_places(trial.config, document.subset, document.text, drop.rule)
         if places:
             yield f'<p class="what">{counted(len(places), "places")} marked</p>'
         yield _text(text, places)
 
 
-def _side_by_side(config: FilterConfig, dropped: Document, twin: Document) -> Iterator[str]:
+def _side_by_side(trial: Trial, dropped: Document, twin: Document) -> Iterator[str]:
     """Yield two documents with the runs of words marked that both have; equal ones wholly, however short."""
-    places = common_places(config, (dropped.subset, dropped.text), (twin.subset, twin.text))
+    places = common_places(trial.config, (dropped.subset, dropped.text), (twin.subset, twin.text))
     if dropped.text.split() == twin.text.split():
         places = [(0, len(dropped.text))], [(0, len(twin.text))]
     yield '<div class="twins">'

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.recipes.schema import Recipe
+from flows.trial.sample import Sample
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
@@ -47,8 +48,24 @@ class Verdict:
     """The document for which it went, as the filter left that."""
 
 
-def try_out(recipe: Recipe, documents: Sequence[Document]) -> list[Verdict]:
-    """Return what the filter and dedup of a recipe say about documents, in their order; dedup may be off.
+@dataclass(frozen=True)
+class Trial:
+    """What became of a sample."""
+
+    recipe: str
+    sample: Sample
+    verdicts: list[Verdict]
+    """In the order of the documents."""
+    config: FilterConfig
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The policies that a subset may have."""
+        return tuple(self.config.policies)
+
+
+def try_out(recipe: Recipe, sample: Sample) -> Trial:
+    """Return what the filter and dedup of a recipe say about a sample; dedup may be off.
 
     Raises: InputError if the filter is off, or what either of them cannot do.
     """
@@ -56,7 +73,7 @@ def try_out(recipe: Recipe, documents: Sequence[Document]) -> list[Verdict]:
     dedup = next((value for _, value in recipe if isinstance(value, DedupConfig)), None)
     with tempfile.TemporaryDirectory(prefix="pile-trial-") as folder:
         store = Store(folder)
-        filtered = _built(store, FILTER, config, _corpus(store, documents))
+        filtered = _built(store, FILTER, config, _corpus(store, sample.documents))
         kept = list(_documents(filtered))
         by_filter = {row.index: row for row in _drops(filtered)}
         by_dedup: dict[int, DropRow] = {}
@@ -64,7 +81,8 @@ def try_out(recipe: Recipe, documents: Sequence[Document]) -> list[Verdict]:
             # What earlier artifacts hold is not in this store: the trial compares the sample with itself.
             deduped = _built(store, DEDUP, changed(dedup, against=()), filtered)
             by_dedup = {row.index: row for row in _drops(deduped)}
-    return list(_verdicts(config, documents, by_filter, kept, by_dedup))
+    verdicts = list(_verdicts(config, sample.documents, by_filter, kept, by_dedup))
+    return Trial(recipe.name, sample, verdicts, config)
 
 
 def _verdicts(

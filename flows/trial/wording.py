@@ -10,7 +10,7 @@ from storage.formats.drops import DropRow
 BEGINNING = 60
 """Characters of a text that stand for it in a line."""
 
-Group = tuple[str, str, str]
+Cause = tuple[str, str, str]
 """Stage, rule and reason."""
 
 
@@ -59,13 +59,13 @@ def _subset_row(subset: str, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
-def groups(verdicts: Iterable[Verdict]) -> dict[Group, list[Verdict]]:
+def by_cause(verdicts: Iterable[Verdict]) -> dict[Cause, list[Verdict]]:
     """Return the dropped documents by what they were dropped for: twins last, frequent reasons first."""
-    found: dict[Group, list[Verdict]] = defaultdict(list)
+    found: dict[Cause, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         if verdict.drop:
             found[verdict.stage, verdict.drop.rule, verdict.drop.reason].append(verdict)
-    twins = {group: any(each.twin is not None for each in dropped) for group, dropped in found.items()}
+    twins = {cause: any(each.twin is not None for each in dropped) for cause, dropped in found.items()}
     return dict(sorted(found.items(), key=lambda item: (twins[item[0]], -len(item[1]))))
 
 

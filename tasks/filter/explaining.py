@@ -4,7 +4,7 @@ What decides is `judge_document` and the shingles; here their work is done again
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 
 from datatrove.utils.text import NUMBERS_PATTERN, PUNCTUATION, TextNormConfig, simplify_text
@@ -15,7 +15,7 @@ from tasks.filter.rules.places import Place, lowered, merged
 from tasks.filter.rules.registry import make_rule
 
 
-def decisive_places(config: FilterConfig, subset: str, text: str, rule: str) -> tuple[str, Sequence[Place]]:
+def decisive_places(config: FilterConfig, subset: str, text: str, rule: str) -> tuple[str, list[Place]]:
     """Return the text of a dropped document as the rule of this name saw it, and the places it was dropped for.
 
     Rules before that one may have rewritten it.
@@ -25,8 +25,9 @@ def decisive_places(config: FilterConfig, subset: str, text: str, rule: str) -> 
     view, drop = judge_document(rules, text, keep_numbers=policy.keep_numbers)
     for asked in rules:
         if drop is not None and asked.config.rule == rule and asked.judge(view) == drop:
-            return view.text, asked.places(view, drop)
-    return view.text, ()
+            whole = len(view.text)
+            return view.text, merged((max(begin, 0), min(end, whole)) for begin, end in asked.places(view, drop))
+    return view.text, []
 
 
 def common_places(
@@ -45,9 +46,7 @@ def common_places(
     common = set(runs[0].values()) & set(runs[1].values())
     first, second = (
         merged(
-            (words[place][1][0], words[place + size - 1][1][1])
-            for place, run in places.items()
-            if run in common
+            (words[place][1][0], words[place + size - 1][1][1]) for place, run in places.items() if run in common
         )
         for words, places in zip(both, runs, strict=True)
     )

@@ -21,7 +21,7 @@ from flows.recipes.schema import Recipe
 from flows.trial.marking import WHOLE, marked_html
 from flows.trial.page import page
 from flows.trial.sample import Sample, take_sample
-from flows.trial.verdicts import Verdict, try_out
+from flows.trial.verdicts import Trial, Verdict, try_out
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact, Store
 from storage.errors import InputError
@@ -33,7 +33,6 @@ from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
 from tasks.dedup.config import DedupConfig
 from tasks.dedup.stage import STAGE as DEDUP
-from tasks.filter.config import FilterConfig
 
 PROSE = "The cat and the dog sat on the mat, and then they had to be off to the house of the owl. "
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
@@ -54,9 +53,12 @@ def recipe_of(**overrides: object) -> Recipe:
 
 
 def tried(documents: Sequence[tuple[str, str]], **overrides: object) -> list[Verdict]:
-    return try_out(
-        recipe_of(**overrides), [Document(f"f:{n}", subset, text) for n, (subset, text) in enumerate(documents)]
-    )
+    return trial_of(documents, **overrides).verdicts
+
+
+def trial_of(documents: Sequence[tuple[str, str]], name: str = "pile", **overrides: object) -> Trial:
+    sample = [Document(f"f:{n}", subset, text) for n, (subset, text) in enumerate(documents)]
+    return replace(try_out(recipe_of(**overrides), Sample(sample, files=1)), recipe=name)
 
 
 # ---- the sample ------------------------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ def test_verdicts_are_those_of_a_run(tmp_path: Path) -> None:
     }
     recipe = find_recipe("own-files", {**whole, "dedup": None, "filter.subsets.My own": "chat"})
     made = run_of(recipe, "filter", Store(str(tmp_path / "store")))
-    verdicts = try_out(recipe, take_sample(recipe, [str(file)], limit=100).documents)
+    verdicts = try_out(recipe, take_sample(recipe, [str(file)], limit=100)).verdicts
     assert [each.document.id for each in verdicts] == [f"corpus.jsonl:{n}" for n in range(1, len(CORPUS) + 1)]
     assert [each.document.id for each in verdicts if each.drop is None] == ids_of(made["filter"])
     reasons = [f"dropped.{each.document.subset}.{each.drop.reason}" for each in verdicts if each.drop]
@@ -214,11 +216,12 @@ def keep_first(config: DedupConfig, corpus: Artifact, *, context: StageContext) 
 def test_twin_is_the_kept_document_of_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows.trial.verdicts, "DEDUP", replace(DEDUP, build=keep_first))
     documents = [("Github", "x"), ("Books3", STORY), ("Github", "y"), ("Books3", f"{STORY} And so on.")]
-    verdicts = tried(documents, dedup={})
+    trial = trial_of(documents, dedup={})
+    verdicts = trial.verdicts
     assert [each.stage for each in verdicts] == ["filter", "", "filter", "dedup"]
     assert verdicts[3].twin is not None
     assert (verdicts[3].twin.id, verdicts[3].twin.text) == ("f:1", STORY)
-    shown = Page(page("pile", FilterConfig(), Sample(files=1), verdicts))
+    shown = Page(page(trial))
     assert shown.marks == [STORY[:-1], STORY[:-1]]
 
 
@@ -258,7 +261,7 @@ def test_hostile_texts_are_shown_and_nothing_else() -> None:
         (f"My own{HOSTILE}"[:200], HOSTILE),
         ("Github", "\n\nx = 1\n" * 9),
     ]
-    shown = Page(page(f"pile{HOSTILE}", FilterConfig(), Sample(files=1), tried(documents)))
+    shown = Page(page(trial_of(documents, f"pile{HOSTILE}")))
     names = [tag for tag, _ in shown.tags]
     assert names.count("script") == 1
     assert "img" not in names
@@ -271,7 +274,7 @@ def test_hostile_texts_are_shown_and_nothing_else() -> None:
 
 
 def test_page_runs_nothing_but_its_own_script() -> None:
-    text = page("pile", FilterConfig(), Sample(files=1), tried([("Github", "x")]))
+    text = page(trial_of([("Github", "x")]))
     [policy] = [a["content"] for tag, a in Page(text).tags if tag == "meta" and "http-equiv" in a]
     assert policy is not None
     assert "default-src 'none'" in policy

@@ -62,6 +62,6 @@ def test_places_are_those_of_the_rule_that_dropped_it() -> None:
     config = FilterConfig(policies={"all": Policy(rules=rules)}, subsets={}, default_policy="all")
     text = "short\nmuch longer than ten\nshort"
     assert decisive_places(config, "any", text, "code") == (text, [(6, 26)])
-    assert decisive_places(config, "any", text, "length") == (text, ())
-    assert decisive_places(config, "any", "kept", "code") == ("kept", ())
-    assert decisive_places(config, "any", " \n", "") == (" \n", ())
+    assert decisive_places(config, "any", text, "length") == (text, [])
+    assert decisive_places(config, "any", "kept", "code") == ("kept", [])
+    assert decisive_places(config, "any", " \n", "") == (" \n", [])
