@@ -45,6 +45,12 @@ form.open.addEventListener("click", () => {
   const closed = all.filter(one => !one.hidden && !one.open);
   for (const one of all) if (!one.hidden) one.open = closed.length > 0;
 });
+for (const one of all) one.addEventListener("toggle", () => {
+  for (const text of one.open ? one.querySelectorAll("pre") : []) {
+    const mark = text.querySelector("mark");
+    if (mark) text.scrollTop += mark.getBoundingClientRect().top - text.getBoundingClientRect().top - 60;
+  }
+});
 form.hidden = false;
 narrow();
 """

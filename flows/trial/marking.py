@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
-
 Place = tuple[int, int]
 """Where something begins and ends in a text."""
 

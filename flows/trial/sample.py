@@ -12,6 +12,7 @@ from storage.sources.base import RecordFields
 from storage.sources.local_files import find_files
 from storage.sources.readers.base import BadLine, Columns
 from storage.sources.readers.registry import reader_for
+from storage.wording import counted
 from tasks.download.config import DownloadConfig
 
 MOST_BYTES = 8_000_000
@@ -93,7 +94,7 @@ def _nothing_found(sample: Sample) -> str:
     if sample.bad:
         first = sample.bad[0]
         return (
-            f"{must}, found none but {len(sample.bad)} bad records, the first in line {first.line} of "
+            f"{must}, found none but {counted(len(sample.bad), 'bad records')}, the first in line {first.line} of "
             f"{first.file}: {first.reason}; mend them, or say with --set download.source.text_field=NAME where "
             f"the text is"
         )
@@ -102,4 +103,5 @@ def _nothing_found(sample: Sample) -> str:
             f"{must} of at most {MOST_BYTES_OF_ONE:,} bytes, found only larger ones, the first is "
             f"{sample.too_large[0]}; if a .txt file holds many, --set download.source.text_files=line or paragraph"
         )
-    return f"{must}, found {sample.files} files that hold none; name others"
+    found = "1 file that holds none" if sample.files == 1 else f"{sample.files} files that hold none"
+    return f"{must}, found {found}; name others"

@@ -8,6 +8,7 @@ captures, so choose a short one. Names on standard error the lines that were too
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -33,6 +34,14 @@ train_tokenizer: {vocab_size: 1024}
 train: {max_steps: 50, global_batch_size: 8, eval_every: 20}
 evaluate: {sample_tokens: 16}
 """
+SITE = "".join(
+    f"{json.dumps({'text': text})}\n"
+    for text in (
+        "Home\nNews\nContact\n" * 30,
+        "The owl and the cat went to sea in a boat that they had found. " * 9,
+        "".join(f"This is what the {day} of the week brings to all of us. " for day in ("first", "last")),
+    )
+)
 LONGER = "pile run small.yaml --set train.max_steps=5000"
 IN_TRAINING = r"train .* steps.* left, loss"
 
@@ -51,6 +60,7 @@ LISTINGS = {
         "pile recipes", "pile recipes demo", "pile estimate demo", "pile plugins source",
         "pile plugins source python-environment",
     ],
+    "What would be dropped, and why": ["pile filter --try gpt2-124m --subset Pile-CC site.jsonl"],
     "Looking after the store": [
         "pile verify", "pile gc", "pile gc --kept | head", "pile pin best train", "pile pin",
         "pile pin --remove best",
@@ -130,6 +140,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     set_environment(folder)
     (folder / "small.yaml").write_text(RECIPE)
+    (folder / "site.jsonl").write_text(SITE)
     try:
         pieces = list(sections(folder))
     finally:

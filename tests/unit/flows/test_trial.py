@@ -109,7 +109,7 @@ def test_recipe_says_where_the_text_is(tmp_path: Path) -> None:
     [document] = take_sample(recipe_of(**fields), [str(tmp_path)], limit=5).documents
     assert (document.subset, document.text) == ("Mine", "some text")
     with pytest.raises(
-        InputError, match=r"none but 1 bad records, the first in line 1 of a.jsonl: none of the fields"
+        InputError, match=r"none but 1 bad record, the first in line 1 of a.jsonl: none of the fields"
     ):
         take_sample(recipe_of(), [str(tmp_path)], limit=5)
 
