@@ -150,7 +150,7 @@ def _say_what_is_missing(trial: Trial) -> None:
         )
     if sample.too_large:
         say(
-            f"{counted(len(sample.too_large), 'documents')} left out that are too large for a trial: "
+            f"{counted(len(sample.too_large), 'documents')} left out as too large for a trial: "
             f"{one_line(', '.join(sample.too_large[:3]))}"
         )
     if sample.other_files:
