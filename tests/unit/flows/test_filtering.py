@@ -1,15 +1,12 @@
 """`pile filter --try`: what it prints, its exit codes, and what it refuses."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-import flows.trial.verdicts
 from flows.command.main import main
-from tasks.dedup.stage import STAGE as DEDUP
-from tests.unit.flows.test_trial import HOSTILE, STORY, keep_first, write_jsonl
+from tests.unit.flows.test_trial import HOSTILE, STORY, write_jsonl
 
 DOCUMENTS = [
     ("Books3", STORY),
@@ -30,8 +27,7 @@ def tried(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(flows.trial.verdicts, "DEDUP", replace(DEDUP, build=keep_first))
+def file(tmp_path: Path) -> str:
     return str(write_jsonl(tmp_path / "some.jsonl", DOCUMENTS))
 
 
@@ -47,8 +43,8 @@ def test_subsets_reasons_and_twins_are_printed_in_80_columns(
     assert "filter: code: long-line: 1 document" in lines
     assert "  some.jsonl:3  Github, code  2000, at most 1000" in lines
     assert "filter: length: too-few-words: 1 document" in lines
-    assert "dedup: near: near-duplicate: 2 documents" in lines
-    place = lines.index("  some.jsonl:5  My own, mild (default)  similarity 0.90")
+    assert "dedup: near: near-duplicate: 1 document" in lines
+    place = lines.index("  some.jsonl:5  My own, mild (default)  similarity 0.98")
     assert lines[place + 1] == "    like some.jsonl:1"
     assert lines[place + 2].strip().startswith("This is the story of one-one")
     assert "filter.subsets does not name My own" in said
@@ -59,7 +55,7 @@ def test_json_has_everything_about_each_document(file: str, capsys: pytest.Captu
     code, printed, _ = tried(capsys, "pile", file, "--json")
     found = json.loads(printed)
     assert code == 0
-    assert [each["verdict"] for each in found["documents"]] == ["kept", "dropped", "dropped", "dropped", "dropped"]
+    assert [each["verdict"] for each in found["documents"]] == ["kept", "kept", "dropped", "dropped", "dropped"]
     assert found["documents"][2] == {
         "id": "some.jsonl:3", "subset": "Github", "policy": "code", "subset_is_named": True, "verdict": "dropped",
         "stage": "filter", "rule": "code", "reason": "long-line", "value": 2000, "bound": 1000, "twin": None,
@@ -67,8 +63,8 @@ def test_json_has_everything_about_each_document(file: str, capsys: pytest.Captu
     }  # fmt: skip
     assert found["documents"][4] == {
         "id": "some.jsonl:5", "subset": "My own", "policy": "mild", "subset_is_named": False, "verdict": "dropped",
-        "stage": "dedup", "rule": "near", "reason": "near-duplicate", "value": 0.9, "bound": 0.5,
-        "twin": "some.jsonl:1", "similarity": 0.9,
+        "stage": "dedup", "rule": "near", "reason": "near-duplicate", "value": 0.977273, "bound": 0.5,
+        "twin": "some.jsonl:1", "similarity": 0.977273,
     }  # fmt: skip
     assert found["unnamed_subsets"] == {"My own": 2}
 

@@ -15,24 +15,18 @@ import pytest
 import zstandard
 
 import flows.trial.sample
-import flows.trial.verdicts
 from flows.recipes.reading import find_recipe
 from flows.recipes.schema import Recipe
 from flows.trial.marking import WHOLE, marked_html
 from flows.trial.page import page
 from flows.trial.sample import Sample, take_sample
 from flows.trial.verdicts import Trial, Verdict, try_out
-from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact, Store
 from storage.errors import InputError
 from storage.formats.documents import DOCUMENTS, Document, read_documents
-from storage.formats.drops import DROPS, DropRow, write_drops
-from tasks.core.context import StageContext
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
-from tasks.dedup.config import DedupConfig
-from tasks.dedup.stage import STAGE as DEDUP
 
 PROSE = "The cat and the dog sat on the mat, and then they had to be off to the house of the owl. "
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
@@ -142,7 +136,7 @@ CORPUS = [
     ("Github", "x = 1\n" * 20),
     ("Github", "x" * 2000),
     ("My own", "short"),
-    ("My own", "just enough words to stay"),
+    ("My own", f"{STORY} And so on."),
     ("Books3", STORY),
     ("Books3", " \n"),
     ("DM Mathematics", "1 + 1 = 2"),
@@ -170,11 +164,11 @@ def test_verdicts_are_those_of_a_run(tmp_path: Path) -> None:
         "download.source.patterns": [str(file)],
         **{f"download.source.{s}_fraction": 0.0 for s in ("val", "test")},
     }
-    recipe = find_recipe("own-files", {**whole, "dedup": None, "filter.subsets.My own": "chat"})
-    made = run_of(recipe, "filter", Store(str(tmp_path / "store")))
+    recipe = find_recipe("own-files", {**whole, "filter.subsets.My own": "chat"})
+    made = run_of(recipe, "dedup", Store(str(tmp_path / "store")))
     verdicts = try_out(recipe, take_sample(recipe, [str(file)], limit=100)).verdicts
     assert [each.document.id for each in verdicts] == [f"corpus.jsonl:{n}" for n in range(1, len(CORPUS) + 1)]
-    assert [each.document.id for each in verdicts if each.drop is None] == ids_of(made["filter"])
+    assert [each.document.id for each in verdicts if each.drop is None] == ids_of(made["dedup"])
     reasons = [f"dropped.{each.document.subset}.{each.drop.reason}" for each in verdicts if each.drop]
     counted = sum(artifact.manifest.counts.get(reason, 0) for artifact in made.values() for reason in set(reasons))
     assert counted == len(reasons) > 3
@@ -200,29 +194,34 @@ def test_recipe_without_a_filter_is_refused() -> None:
 # ---- twins -----------------------------------------------------------------------------------------------------
 
 
-def keep_first(config: DedupConfig, corpus: Artifact, *, context: StageContext) -> list[Part]:
-    """Drop every document but the first as its twin."""
-    [file] = corpus.files(DOCUMENTS)
-    first, *others = read_documents(corpus.open(file))
-    rows = [
-        DropRow(each.id, each.subset, place, "near", "near-duplicate", 0.9, 0.5, first.id, file.part, 0, "")
-        for place, each in enumerate(others, start=1)
-    ]
-    path = context.writer.scratch() / "drops.parquet"
-    write_drops(path, rows)
-    return [context.writer.commit(file.part, {DROPS: path})]
+def test_twin_is_the_kept_document_of_the_filter() -> None:
+    longer = f"{STORY} And so on."
+    trial = trial_of([("Github", "x"), ("Books3", STORY), ("Github", "y"), ("Books3", longer)], dedup={})
+    dropped = trial.verdicts[3]
+    assert [each.stage for each in trial.verdicts] == ["filter", "", "filter", "dedup"]
+    assert dropped.drop is not None
+    assert dropped.twin is not None
+    assert (dropped.drop.rule, dropped.twin.id, dropped.twin.text) == ("near", "f:1", STORY)
+    assert Page(page(trial)).marks == [STORY[:-1], STORY[:-1]]
 
 
-def test_twin_is_the_kept_document_of_the_filter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows.trial.verdicts, "DEDUP", replace(DEDUP, build=keep_first))
-    documents = [("Github", "x"), ("Books3", STORY), ("Github", "y"), ("Books3", f"{STORY} And so on.")]
-    trial = trial_of(documents, dedup={})
-    verdicts = trial.verdicts
-    assert [each.stage for each in verdicts] == ["filter", "", "filter", "dedup"]
-    assert verdicts[3].twin is not None
-    assert (verdicts[3].twin.id, verdicts[3].twin.text) == ("f:1", STORY)
-    shown = Page(page(trial))
-    assert shown.marks == [STORY[:-1], STORY[:-1]]
+def test_equal_texts_are_marked_as_a_whole_however_short() -> None:
+    trial = trial_of([("DM Mathematics", "1 + 1 = 2"), ("DM Mathematics", "1 + 1\n= 2")], dedup={})
+    assert Page(page(trial)).marks == ["1 + 1\n= 2", "1 + 1 = 2"]
+
+
+def test_similarity_is_that_of_the_words_that_are_marked() -> None:
+    words = [f"word{number:c}" for number in range(97, 123)]
+    texts = [" ".join(words), " ".join([*words[:13], "another", *words[13:]])]
+    trial = trial_of([("DM Mathematics", STORY), *(("My own", text) for text in texts)], dedup={})
+    drop = trial.verdicts[2].drop
+    assert drop is not None
+    assert drop.value == pytest.approx(18 / 27, abs=1e-6)  # of 22 and 23 runs of five words 18 are common
+    assert Page(page(trial)).marks == [" ".join(words[:13]), " ".join(words[13:])] * 2
+
+
+def test_earlier_artifacts_are_not_asked() -> None:
+    assert trial_of([("Books3", STORY)], dedup={"against": ["0123456789abcdef"]}).verdicts[0].drop is None
 
 
 # ---- the page --------------------------------------------------------------------------------------------------
