@@ -19,10 +19,10 @@ from flows.trial.verdicts import Trial, Verdict, try_out
 from flows.trial.wording import (
     beginning,
     by_cause,
+    facts,
     json_row,
     measured,
     one_line,
-    policy_text,
     subset_rows,
     unnamed_subsets,
 )
@@ -107,8 +107,8 @@ def _document_lines(verdict: Verdict) -> Iterator[str]:
     """Yield who a dropped document is, what was measured, and how it begins: ids are too long for a column."""
     document, drop = verdict.document, verdict.drop
     assert drop is not None, "only dropped documents have a reason"
-    facts = [one_line(document.id), f"{one_line(document.subset)}, {policy_text(verdict)}", measured(drop)]
-    yield from _filled("  ".join(fact for fact in facts if fact), "  ")
+    said = [one_line(document.id), facts(verdict), measured(drop)]
+    yield from _filled("  ".join(each for each in said if each), "  ")
     if drop.twin_id is not None:
         yield from _filled(f"like {one_line(drop.twin_id)}", "    ")
     if begins := beginning(document.text):

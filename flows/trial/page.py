@@ -12,7 +12,7 @@ from flows.trial.look import SCRIPT, STYLE
 from flows.trial.marking import marked_html, plain_html
 from flows.trial.sample import Sample
 from flows.trial.verdicts import Trial, Verdict
-from flows.trial.wording import beginning, by_cause, measured, one_line, policy_text, subset_rows
+from flows.trial.wording import beginning, by_cause, facts, measured, one_line, subset_rows
 from storage.formats.documents import Document
 from storage.wording import counted
 from tasks.filter.explaining import common_places, decisive_places
@@ -83,16 +83,16 @@ def _form(reasons: Iterable[str]) -> str:
 def _details(trial: Trial, verdict: Verdict) -> str:
     drop, document = verdict.drop, verdict.document
     reason = drop.reason if drop else KEPT
-    facts = [one_line(document.id), one_line(document.subset), policy_text(verdict)]
+    who = [one_line(document.id), facts(verdict)]
     why = [*dict.fromkeys((verdict.stage, drop.rule, drop.reason))] if drop else [KEPT]
     if drop and drop.twin_id is not None:
-        facts.append(f"like {one_line(drop.twin_id)}")
-    said = " ".join([*facts, *why]).lower()
+        who.append(f"like {one_line(drop.twin_id)}")
+    said = " ".join([*who, *why]).lower()
     return (
         f'<details data-reason="{plain_html(reason)}" data-said="{plain_html(said)}"><summary>'
         f'<span class="{"reason" if drop else KEPT}">{plain_html(": ".join(why))}</span> '
         f"<span>{plain_html(measured(drop) if drop else '')}</span> "
-        f'<span class="what"><bdi>{"</bdi>, <bdi>".join(map(plain_html, facts))}</bdi></span><br>'
+        f'<span class="what"><bdi>{"</bdi>, <bdi>".join(map(plain_html, who))}</bdi></span><br>'
         f'<span class="begins"><bdi>{plain_html(beginning(document.text))}</bdi></span></summary>'
         f"{''.join(_body(trial, verdict))}</details>"
     )

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from flows.recipes.schema import Recipe
 from storage.errors import InputError
-from storage.formats.documents import Document
-from storage.sources.base import RecordFields
+from storage.formats.documents import TEST, TRAIN, VAL, Document
+from storage.sources.base import RecordFields, SourceConfig, SplitFields
+from storage.sources.layout import split_of
 from storage.sources.local_files import find_files
 from storage.sources.readers.base import BadLine, Columns
 from storage.sources.readers.registry import reader_for
 from storage.wording import counted
 from tasks.download.config import DownloadConfig
+from tasks.download.reshard import split_by_hash
 
 MOST_BYTES = 8_000_000
 """Of the text of a sample. Filter and dedup take a second for some megabytes, and a page of more is heavy."""
@@ -36,13 +38,16 @@ class Sample:
     bad: list[BadLine] = field(default_factory=list)
     too_large: list[str] = field(default_factory=list)
     """Ids of the documents that were left out for their size."""
+    held_out: dict[str, str] = field(default_factory=dict)
+    """The split, val or test, of the documents that a run holds out, by id."""
 
 
 def take_sample(recipe: Recipe, patterns: Sequence[str], limit: int, subset: str | None = None) -> Sample:
     """Return up to `limit` documents from the beginnings of files, evenly over them.
 
     They are read as the recipe's source says (`text_field`, `subset_field`, ...) where it reads records; all
-    documents are of `subset` if one is given.
+    documents are of `subset` if one is given. Held out is what a run would hold out: a share by the hash of the
+    text, or, where files come divided into splits, those that are named so.
 
     Raises: InputError for what is no file that can be read, or if there is no document in all of them.
     """
@@ -50,7 +55,8 @@ def take_sample(recipe: Recipe, patterns: Sequence[str], limit: int, subset: str
     number = min(limit, len(found))
     chosen = [found[place * len(found) // number] for place in range(number)]
     sample = Sample(files=number, other_files=len(found) - number)
-    columns = _columns(recipe)
+    source = _source(recipe)
+    columns = (source if isinstance(source, RecordFields) else RecordFields(kind="none")).columns()
     bytes_left = MOST_BYTES
     for place, (name, path) in enumerate(chosen):
         files_left = number - place
@@ -58,6 +64,8 @@ def take_sample(recipe: Recipe, patterns: Sequence[str], limit: int, subset: str
         for document in islice(_first_documents(path, name, columns, sample, bytes_left // files_left), wanted):
             bytes_left -= len(document.text.encode())
             sample.documents.append(document if subset is None else replace(document, subset=subset))
+            if (split := _split_of(document, name, source)) != TRAIN:
+                sample.held_out[document.id] = split
     if not sample.documents:
         raise InputError(_nothing_found(sample))
     return sample
@@ -81,12 +89,15 @@ def _first_documents(path: Path, name: str, columns: Columns, sample: Sample, mo
                 return
 
 
-def _columns(recipe: Recipe) -> Columns:
-    """Return where the recipe's source finds text and subset in a record; as by default if it reads none."""
-    section = next((value for _, value in recipe if isinstance(value, DownloadConfig)), None)
-    source = section.source if section else None
-    fields = source if isinstance(source, RecordFields) else RecordFields(kind="none")
-    return fields.columns()
+def _source(recipe: Recipe) -> SourceConfig | None:
+    return next((value.source for _, value in recipe if isinstance(value, DownloadConfig)), None)
+
+
+def _split_of(document: Document, name: str, source: SourceConfig | None) -> str:
+    if not isinstance(source, SplitFields):
+        return split_of(name) or TRAIN
+    shares = source.hold_out()
+    return split_by_hash(document.text, shares.get(VAL, 0.0), shares.get(TEST, 0.0))
 
 
 def _nothing_found(sample: Sample) -> str:

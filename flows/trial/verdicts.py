@@ -1,6 +1,7 @@
 """Has filter and dedup themselves judge a sample, in a store of its own that is gone afterwards."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,15 @@ from storage.artifacts.store import Artifact, Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.config import Config, changed
 from storage.errors import InputError
-from storage.formats.documents import DOCUMENTS, TRAIN, Document, DocumentWriter, read_documents, shard_prefix
+from storage.formats.documents import (
+    DOCUMENTS,
+    SPLITS,
+    TRAIN,
+    Document,
+    DocumentWriter,
+    read_documents,
+    shard_prefix,
+)
 from storage.formats.drops import DROPS, DropRow, read_drops
 from tasks.core.context import StageContext, nobody_watches
 from tasks.core.execution import Execution
@@ -24,8 +33,9 @@ from tasks.filter.stage import STAGE as FILTER
 
 KEY = "0" * 16
 """Of the artifacts of a store in which there is one of each stage."""
-PART = f"{shard_prefix(TRAIN)}00000"
-"""The only part. All of a sample is training text: the hundredth that a run holds out would be nothing."""
+
+Place = tuple[str, int]
+"""Part and index of a document in a corpus."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class Verdict:
 
     document: Document
     """As it was read."""
+    split: str
     policy: str
     """The policy that decided about it."""
     is_named: bool
@@ -73,48 +84,61 @@ def try_out(recipe: Recipe, sample: Sample) -> Trial:
     dedup = next((value for _, value in recipe if isinstance(value, DedupConfig)), None)
     with tempfile.TemporaryDirectory(prefix="pile-trial-") as folder:
         store = Store(folder)
-        filtered = _built(store, FILTER, config, _corpus(store, sample.documents))
-        kept = list(_documents(filtered))
-        by_filter = {row.index: row for row in _drops(filtered)}
-        by_dedup: dict[int, DropRow] = {}
+        filtered = _built(store, FILTER, config, _corpus(store, sample))
+        kept = _documents(filtered)
+        by_filter = _drops(filtered)
+        by_dedup: dict[Place, DropRow] = {}
         if dedup is not None and kept:
             # What earlier artifacts hold is not in this store: the trial compares the sample with itself.
-            deduped = _built(store, DEDUP, changed(dedup, against=()), filtered)
-            by_dedup = {row.index: row for row in _drops(deduped)}
-    verdicts = list(_verdicts(config, sample.documents, by_filter, kept, by_dedup))
-    return Trial(recipe.name, sample, verdicts, config)
+            by_dedup = _drops(_built(store, DEDUP, changed(dedup, against=()), filtered))
+    return Trial(recipe.name, sample, list(_verdicts(config, sample, by_filter, kept, by_dedup)), config)
 
 
 def _verdicts(
     config: FilterConfig,
-    documents: Sequence[Document],
-    by_filter: dict[int, DropRow],
-    kept: Sequence[Document],
-    by_dedup: dict[int, DropRow],
+    sample: Sample,
+    by_filter: dict[Place, DropRow],
+    kept: dict[Place, Document],
+    by_dedup: dict[Place, DropRow],
 ) -> Iterator[Verdict]:
-    passed = enumerate(kept)
-    for index, document in enumerate(documents):
-        policy = config.policy_name(document.subset), document.subset in config.subsets
-        if index in by_filter:
-            yield Verdict(document, *policy, FILTER.name, by_filter[index])
+    read, passed = Counter[str](), Counter[str]()
+    for document in sample.documents:
+        split = sample.held_out.get(document.id, TRAIN)
+        facts = document, split, config.policy_name(document.subset), document.subset in config.subsets
+        part = _part(split)
+        place = part, read[part]
+        read[part] += 1
+        if place in by_filter:
+            yield Verdict(*facts, FILTER.name, by_filter[place])
             continue
-        place, filtered = next(passed)
-        assert filtered.id == document.id, "what the filter did not drop it kept, in its order"
+        place = part, passed[part]
+        passed[part] += 1
+        assert kept[place].id == document.id, "what the filter did not drop it kept, in its order"
         if (row := by_dedup.get(place)) is None:
-            yield Verdict(document, *policy, filtered=filtered)
+            yield Verdict(*facts, filtered=kept[place])
         else:
-            twin = kept[row.twin_index] if row.twin_index is not None else None
-            yield Verdict(document, *policy, DEDUP.name, row, filtered, twin)
+            yield Verdict(
+                *facts, DEDUP.name, row, kept[place], kept.get((row.twin_part or "", row.twin_index or 0))
+            )
 
 
-def _corpus(store: Store, documents: Sequence[Document]) -> Artifact:
-    """Return an artifact that holds the documents as a download would."""
+def _part(split: str) -> str:
+    return f"{shard_prefix(split)}00000"
+
+
+def _corpus(store: Store, sample: Sample) -> Artifact:
+    """Return an artifact that holds a sample as a download would, a part for each split."""
     writer = ArtifactWriter(store, FILTER.inputs["corpus"], KEY)
-    path = writer.scratch() / f"{PART}.jsonl.zst"
-    with DocumentWriter(path) as shard:
-        for document in documents:
-            shard.write(document)
-    return _published(writer, [writer.commit(PART, {DOCUMENTS: path}, counts=shard.counts())])
+    parts = []
+    for split in SPLITS:
+        chosen = [each for each in sample.documents if sample.held_out.get(each.id, TRAIN) == split]
+        path = writer.scratch() / f"{split}.jsonl.zst"
+        if chosen:
+            with DocumentWriter(path) as shard:
+                for document in chosen:
+                    shard.write(document)
+            parts.append(writer.commit(_part(split), {DOCUMENTS: path}, counts=shard.counts()))
+    return _published(writer, parts)
 
 
 def _built(store: Store, stage: Stage, config: Config, corpus: Artifact) -> Artifact:
@@ -134,10 +158,15 @@ def _published(writer: ArtifactWriter, parts: Sequence[Part]) -> Artifact:
     return writer.publish(parts, version=1, run_id="trial", code_commit="", started="", seconds=0.0, **nothing)
 
 
-def _documents(artifact: Artifact) -> Iterator[Document]:
-    for file in artifact.files(DOCUMENTS):
-        yield from read_documents(artifact.open(file))
+def _documents(artifact: Artifact) -> dict[Place, Document]:
+    return {
+        (file.part, index): document
+        for file in artifact.files(DOCUMENTS)
+        for index, document in enumerate(read_documents(artifact.open(file)))
+    }
 
 
-def _drops(artifact: Artifact) -> list[DropRow]:
-    return [row for file in artifact.files(DROPS) for row in read_drops(artifact.open(file))]
+def _drops(artifact: Artifact) -> dict[Place, DropRow]:
+    return {
+        (file.part, row.index): row for file in artifact.files(DROPS) for row in read_drops(artifact.open(file))
+    }

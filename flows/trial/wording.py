@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flows.trial.verdicts import Verdict
+from storage.formats.documents import TRAIN
 from storage.formats.drops import DropRow
 
 BEGINNING = 60
@@ -14,11 +15,16 @@ Cause = tuple[str, str, str]
 """Stage, rule and reason."""
 
 
+ALIKE = ("exact", "near")
+"""Rules that ask how similar two documents are; the others ask which share of one stands in the other."""
+
+
 def json_row(verdict: Verdict) -> dict[str, Any]:
     """Return everything about one document but its text."""
     drop = verdict.drop
     return {
         "id": verdict.document.id,
+        "split": verdict.split,
         "subset": verdict.document.subset,
         "policy": verdict.policy,
         "subset_is_named": verdict.is_named,
@@ -79,10 +85,17 @@ def policy_text(verdict: Verdict) -> str:
     return verdict.policy if verdict.is_named else f"{verdict.policy} (default)"
 
 
+def facts(verdict: Verdict) -> str:
+    """Return subset and policy of a document, and the split if it is held out."""
+    split = "" if verdict.split == TRAIN else f", held out in {verdict.split}"
+    return f"{one_line(verdict.document.subset)}, {policy_text(verdict)}{split}"
+
+
 def measured(drop: DropRow) -> str:
     """Return what was measured, and what had to hold; of a twin how similar it is, which has no bound to it."""
     if drop.twin_id is not None:
-        return "" if drop.value is None else f"similarity {drop.value:.2f}"
+        name = "similarity" if drop.rule in ALIKE else "containment"
+        return "" if drop.value is None else f"{name} {drop.value:.2f}"
     if drop.value is None or drop.bound is None or drop.value == drop.bound:
         return _number(drop.value)
     return f"{_number(drop.value)}, {'at most' if drop.value > drop.bound else 'at least'} {_number(drop.bound)}"

@@ -22,7 +22,7 @@ def decisive_places(config: FilterConfig, subset: str, text: str, rule: str) -> 
     """
     policy = config.policy(subset)
     rules = [make_rule(each) for each in policy.rules]
-    view, drop = judge_document(rules, text, keep_numbers=policy.keep_numbers)
+    view, drop, *_ = judge_document(rules, text, keep_numbers=policy.keep_numbers)
     for asked in rules:
         if drop is not None and asked.config.rule == rule and asked.judge(view) == drop:
             whole = len(view.text)

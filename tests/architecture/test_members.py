@@ -59,10 +59,11 @@ ALLOWED: dict[str, list[tuple[str, str, str]]] = {
         ("flows.recipes.smoke", "import", "tasks.pack.config"),
         ("flows.recipes.smoke", "import", "tasks.train_tokenizer.config"),
     ],
-    "a trial is a run of two stages on a sample: it calls both, and shows what the first of them saw": [
+    "a trial is a run of two stages on a sample that is read as a third one would: it shows what they saw": [
         ("flows.command.verbs", "name", "filter"),
         ("flows.trial.page", "import", "tasks.filter.explaining"),
         ("flows.trial.sample", "import", "tasks.download.config"),
+        ("flows.trial.sample", "import", "tasks.download.reshard"),
         ("flows.trial.verdicts", "import", "tasks.dedup.config"),
         ("flows.trial.verdicts", "import", "tasks.dedup.stage"),
         ("flows.trial.verdicts", "import", "tasks.filter.config"),

@@ -57,14 +57,14 @@ def test_json_has_everything_about_each_document(file: str, capsys: pytest.Captu
     assert code == 0
     assert [each["verdict"] for each in found["documents"]] == ["kept", "kept", "dropped", "dropped", "dropped"]
     assert found["documents"][2] == {
-        "id": "some.jsonl:3", "subset": "Github", "policy": "code", "subset_is_named": True, "verdict": "dropped",
-        "stage": "filter", "rule": "code", "reason": "long-line", "value": 2000, "bound": 1000, "twin": None,
-        "similarity": None,
+        "id": "some.jsonl:3", "split": "train", "subset": "Github", "policy": "code", "subset_is_named": True,
+        "verdict": "dropped", "stage": "filter", "rule": "code", "reason": "long-line", "value": 2000,
+        "bound": 1000, "twin": None, "similarity": None,
     }  # fmt: skip
     assert found["documents"][4] == {
-        "id": "some.jsonl:5", "subset": "My own", "policy": "mild", "subset_is_named": False, "verdict": "dropped",
-        "stage": "dedup", "rule": "near", "reason": "near-duplicate", "value": 0.977273, "bound": 0.5,
-        "twin": "some.jsonl:1", "similarity": 0.977273,
+        "id": "some.jsonl:5", "split": "train", "subset": "My own", "policy": "mild", "subset_is_named": False,
+        "verdict": "dropped", "stage": "dedup", "rule": "near", "reason": "near-duplicate", "value": 0.977273,
+        "bound": 0.5, "twin": "some.jsonl:1", "similarity": 0.977273,
     }  # fmt: skip
     assert found["unnamed_subsets"] == {"My own": 2}
 

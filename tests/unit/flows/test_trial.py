@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -21,9 +22,11 @@ from flows.trial.marking import WHOLE, marked_html
 from flows.trial.page import page
 from flows.trial.sample import Sample, take_sample
 from flows.trial.verdicts import Trial, Verdict, try_out
+from flows.trial.wording import measured
 from storage.artifacts.store import Artifact, Store
 from storage.errors import InputError
 from storage.formats.documents import DOCUMENTS, Document, read_documents
+from storage.formats.drops import DROPS, DropRow, read_drops
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
@@ -154,24 +157,57 @@ def run_of(recipe: Recipe, target: str, store: Store) -> dict[str, Artifact]:
     return made
 
 
-def ids_of(artifact: Artifact) -> list[str]:
-    return [document.id for file in artifact.files(DOCUMENTS) for document in read_documents(artifact.open(file))]
+def rows_of(artifact: Artifact) -> list[DropRow]:
+    return [row for file in artifact.files(DROPS) for row in read_drops(artifact.open(file))]
 
 
-def test_verdicts_are_those_of_a_run(tmp_path: Path) -> None:
-    file = write_jsonl(tmp_path / "corpus.jsonl", CORPUS)
-    whole = {
-        "download.source.patterns": [str(file)],
-        **{f"download.source.{s}_fraction": 0.0 for s in ("val", "test")},
-    }
-    recipe = find_recipe("own-files", {**whole, "filter.subsets.My own": "chat"})
+def kept_by(artifact: Artifact) -> dict[str, str]:
+    """Return the split of each document that an artifact holds, by id."""
+    files = artifact.files(DOCUMENTS)
+    return {each.id: file.part.partition("-")[0] for file in files for each in read_documents(artifact.open(file))}
+
+
+@pytest.mark.parametrize("held_out", [0.0, 0.3])
+def test_verdicts_are_those_of_a_run(held_out: float, tmp_path: Path) -> None:
+    chance = random.Random(1)
+    stories = [" ".join(chance.choices(STORY.split(), k=100)) for _ in range(40)]
+    twins = [story.rpartition(" ")[0] for story in stories]
+    longer = [f"{story} {other}" for story, other in zip(stories[:10], stories[10:20], strict=True)]
+    corpus = [*CORPUS, *(("My own", text) for text in [*stories, *twins, *longer])]
+    file = write_jsonl(tmp_path / "corpus.jsonl", corpus)
+    source = {"patterns": [str(file)], "val_fraction": held_out, "test_fraction": held_out}
+    recipe = find_recipe("own-files", {f"download.source.{name}": value for name, value in source.items()})
     made = run_of(recipe, "dedup", Store(str(tmp_path / "store")))
-    verdicts = try_out(recipe, take_sample(recipe, [str(file)], limit=100)).verdicts
-    assert [each.document.id for each in verdicts] == [f"corpus.jsonl:{n}" for n in range(1, len(CORPUS) + 1)]
-    assert [each.document.id for each in verdicts if each.drop is None] == ids_of(made["dedup"])
-    reasons = [f"dropped.{each.document.subset}.{each.drop.reason}" for each in verdicts if each.drop]
-    counted = sum(artifact.manifest.counts.get(reason, 0) for artifact in made.values() for reason in set(reasons))
-    assert counted == len(reasons) > 3
+    verdicts = try_out(recipe, take_sample(recipe, [str(file)], limit=200)).verdicts
+
+    assert [each.document.id for each in verdicts] == [f"corpus.jsonl:{n}" for n in range(1, len(corpus) + 1)]
+    assert {each.document.id: each.split for each in verdicts if each.drop is None} == kept_by(made["dedup"])
+    for stage in ("filter", "dedup"):
+        told = {each.drop.id: each.drop for each in verdicts if each.drop and each.stage == stage}
+        if stage == "filter":  # what is empty the download has left out before, and counted alike
+            assert told.pop("corpus.jsonl:9").reason == "empty"
+        rows = {row.id: row for row in rows_of(made[stage])}
+        assert told.keys() == rows.keys()
+        for name, row in rows.items():
+            assert replace(told[name], index=0, twin_index=0, twin_part="") == replace(
+                row, index=0, twin_index=0, twin_part=""
+            )
+    assert len([each for each in verdicts if each.twin]) > 20
+    assert any(each.drop.rule == "held-out" for each in verdicts if each.drop) == (held_out > 0)
+    for each in verdicts:
+        assert (each.twin.id if each.twin else None) == (each.drop.twin_id if each.drop else None)
+
+
+def test_files_that_are_named_as_splits_are_splits_of_a_mirror(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    write_jsonl(tmp_path / "train" / "00.jsonl", [("Books3", f"Before it. {STORY} And behind it.")])
+    write_jsonl(tmp_path / "val.jsonl", [("Books3", STORY)])
+    recipe = recipe_of(dedup={"min_similarity": 1.0})
+    train, val = try_out(recipe, take_sample(recipe, [str(tmp_path)], limit=9)).verdicts
+    assert (train.split, val.split, val.drop) == ("train", "val", None)
+    assert train.drop is not None
+    assert (train.drop.rule, train.drop.twin_id) == ("held-out", "val.jsonl:1")
+    assert measured(train.drop) == "containment 1.00"
 
 
 def test_policy_and_whether_it_is_only_the_default_are_told() -> None:
