@@ -39,6 +39,17 @@ HOSTILE = (
 )
 
 
+JUDGES: dict[str, object] = {
+    "filter.policies.few": {"rules": [{"rule": "length", "min_words": 5}]},
+    "filter.policies.source": {"rules": [{"rule": "length", "min_characters": 50}, {"rule": "code"}]},
+    "filter.policies.running": {"rules": [{"rule": "gopher-quality"}, {"rule": "gopher-repetition"}]},
+    "filter.policies.all": {"rules": [], "near_duplicates": False, "keep_numbers": True},
+    "filter.subsets": {"Code": "source", "Prose": "running", "Anything": "all"},
+    "filter.default_policy": "few",
+}
+"""Policies of our own: the defaults may change."""
+
+
 def write_jsonl(path: Path, documents: Sequence[tuple[str, str]]) -> Path:
     lines = [orjson.dumps({"text": text, "meta": {"pile_set_name": subset}}) for subset, text in documents]
     path.write_bytes(b"\n".join(lines))
@@ -46,7 +57,7 @@ def write_jsonl(path: Path, documents: Sequence[tuple[str, str]]) -> Path:
 
 
 def recipe_of(**overrides: object) -> Recipe:
-    return find_recipe("pile", {"dedup": None, **overrides})
+    return find_recipe("pile", {"dedup": None, **JUDGES, **overrides})
 
 
 def tried(documents: Sequence[tuple[str, str]], **overrides: object) -> list[Verdict]:
@@ -63,7 +74,7 @@ def trial_of(documents: Sequence[tuple[str, str]], name: str = "pile", **overrid
 
 def test_sample_is_taken_from_the_beginnings_of_all_files(tmp_path: Path) -> None:
     for name, count in (("a", 3), ("b", 100), ("c", 100)):
-        write_jsonl(tmp_path / f"{name}.jsonl", [("Books3", f"{name} {number}") for number in range(count)])
+        write_jsonl(tmp_path / f"{name}.jsonl", [("Prose", f"{name} {number}") for number in range(count)])
     sample = take_sample(recipe_of(), [str(tmp_path)], limit=23)
     ids = [document.id for document in sample.documents]
     assert ids == [
@@ -74,7 +85,7 @@ def test_sample_is_taken_from_the_beginnings_of_all_files(tmp_path: Path) -> Non
 
 def test_of_more_files_than_documents_some_are_left_out(tmp_path: Path) -> None:
     for number in range(10):
-        write_jsonl(tmp_path / f"{number}.jsonl", [("Books3", "text")] * 5)
+        write_jsonl(tmp_path / f"{number}.jsonl", [("Prose", "text")] * 5)
     sample = take_sample(recipe_of(), [str(tmp_path)], limit=4)
     assert [document.id for document in sample.documents] == [f"{n}.jsonl:1" for n in (0, 2, 5, 7)]
     assert (sample.files, sample.other_files) == (4, 6)
@@ -84,7 +95,7 @@ def test_every_kind_of_file_is_read_as_a_run_reads_it(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("plain")
     (tmp_path / "b.json.gz").write_bytes(gzip.compress(json.dumps([{"content": "of json"}]).encode()))
     with (tmp_path / "c.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["text", "pile_set_name"], ["of csv", "Github"]])
+        csv.writer(file).writerows([["text", "pile_set_name"], ["of csv", "Code"]])
     pq.write_table(pa.table({"body": ["of parquet"], "pile_set_name": ["ArXiv"]}), tmp_path / "d.parquet")
     line = b'{"text": "of jsonl", "meta": {"pile_set_name": "FreeLaw"}}\n'
     (tmp_path / "e.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(line))
@@ -92,12 +103,12 @@ def test_every_kind_of_file_is_read_as_a_run_reads_it(tmp_path: Path) -> None:
     assert [(document.subset, document.text) for document in sample.documents] == [
         ("unlabelled", "plain"),
         ("unlabelled", "of json"),
-        ("Github", "of csv"),
+        ("Code", "of csv"),
         ("ArXiv", "of parquet"),
         ("FreeLaw", "of jsonl"),
     ]
-    as_one = take_sample(recipe_of(), [str(tmp_path)], limit=200, subset="Pile-CC")
-    assert {document.subset for document in as_one.documents} == {"Pile-CC"}
+    as_one = take_sample(recipe_of(), [str(tmp_path)], limit=200, subset="Prose")
+    assert {document.subset for document in as_one.documents} == {"Prose"}
 
 
 def test_recipe_says_where_the_text_is(tmp_path: Path) -> None:
@@ -112,16 +123,16 @@ def test_recipe_says_where_the_text_is(tmp_path: Path) -> None:
 
 
 def test_recipe_whose_source_reads_no_records_reads_files_as_by_default(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "a.jsonl", [("Books3", "text")])
+    write_jsonl(tmp_path / "a.jsonl", [("Prose", "text")])
     [document] = take_sample(find_recipe("demo"), [str(tmp_path)], limit=5).documents
-    assert document.subset == "Books3"
+    assert document.subset == "Prose"
 
 
 def test_sample_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows.trial.sample, "MOST_BYTES", 1000)
     monkeypatch.setattr(flows.trial.sample, "MOST_BYTES_OF_ONE", 300)
-    write_jsonl(tmp_path / "a.jsonl", [("Books3", "x" * 301), *[("Books3", "x" * 100)] * 50])
-    write_jsonl(tmp_path / "b.jsonl", [("Books3", "x" * 100)] * 50)
+    write_jsonl(tmp_path / "a.jsonl", [("Prose", "x" * 301), *[("Prose", "x" * 100)] * 50])
+    write_jsonl(tmp_path / "b.jsonl", [("Prose", "x" * 100)] * 50)
     sample = take_sample(recipe_of(), [str(tmp_path)], limit=90)
     assert [document.id for document in sample.documents] == [
         *(f"a.jsonl:{n}" for n in range(2, 7)),
@@ -133,17 +144,17 @@ def test_sample_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # ---- the verdicts ----------------------------------------------------------------------------------------------
 
 CORPUS = [
-    ("Pile-CC", STORY),
-    ("Pile-CC", "Home.\nNews.\nContact.\n" * 20),
-    ("Pile-CC", PROSE * 30),
-    ("Github", "x = 1\n" * 20),
-    ("Github", "x" * 2000),
+    ("Prose", STORY),
+    ("Prose", "Home.\nNews.\nContact.\n" * 20),
+    ("Prose", PROSE * 30),
+    ("Code", "x = 1\n" * 20),
+    ("Code", "x" * 2000),
     ("My own", "short"),
     ("My own", f"{STORY} And so on."),
-    ("Books3", STORY),
-    ("Books3", " \n"),
-    ("DM Mathematics", "1 + 1 = 2"),
-    ("HackerNews", STORY.replace("one-seven ", "other ").replace("six-six ", "other ")),
+    ("Prose", STORY),
+    ("Prose", " \n"),
+    ("Anything", "1 + 1 = 2"),
+    ("Prose", STORY.replace("one-seven ", "other ").replace("six-six ", "other ")),
 ]
 
 
@@ -176,7 +187,9 @@ def test_verdicts_are_those_of_a_run(held_out: float, tmp_path: Path) -> None:
     corpus = [*CORPUS, *(("My own", text) for text in [*stories, *twins, *longer])]
     file = write_jsonl(tmp_path / "corpus.jsonl", corpus)
     source = {"patterns": [str(file)], "val_fraction": held_out, "test_fraction": held_out}
-    recipe = find_recipe("own-files", {f"download.source.{name}": value for name, value in source.items()})
+    recipe = find_recipe(
+        "own-files", {**JUDGES, **{f"download.source.{name}": value for name, value in source.items()}}
+    )
     made = run_of(recipe, "dedup", Store(str(tmp_path / "store")))
     verdicts = try_out(recipe, take_sample(recipe, [str(file)], limit=200)).verdicts
 
@@ -200,8 +213,8 @@ def test_verdicts_are_those_of_a_run(held_out: float, tmp_path: Path) -> None:
 
 def test_files_that_are_named_as_splits_are_splits_of_a_mirror(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    write_jsonl(tmp_path / "train" / "00.jsonl", [("Books3", f"Before it. {STORY} And behind it.")])
-    write_jsonl(tmp_path / "val.jsonl", [("Books3", STORY)])
+    write_jsonl(tmp_path / "train" / "00.jsonl", [("Prose", f"Before it. {STORY} And behind it.")])
+    write_jsonl(tmp_path / "val.jsonl", [("Prose", STORY)])
     recipe = recipe_of(dedup={"min_similarity": 1.0})
     train, val = try_out(recipe, take_sample(recipe, [str(tmp_path)], limit=9)).verdicts
     assert (train.split, val.split, val.drop) == ("train", "val", None)
@@ -211,20 +224,20 @@ def test_files_that_are_named_as_splits_are_splits_of_a_mirror(tmp_path: Path) -
 
 
 def test_policy_and_whether_it_is_only_the_default_are_told() -> None:
-    verdicts = tried([("Github", "x = 1"), ("My own", PROSE)])
-    assert [(each.policy, each.is_named) for each in verdicts] == [("code", True), ("mild", False)]
-    changed = tried([("My own", PROSE)], **{"filter.subsets.My own": "web"})
-    assert [(each.policy, each.is_named) for each in changed] == [("web", True)]
+    verdicts = tried([("Code", "x = 1"), ("My own", PROSE)])
+    assert [(each.policy, each.is_named) for each in verdicts] == [("source", True), ("few", False)]
+    changed = tried([("My own", PROSE)], **{"filter.subsets.My own": "running"})
+    assert [(each.policy, each.is_named) for each in changed] == [("running", True)]
 
 
 def test_sample_of_which_nothing_is_kept_is_shown() -> None:
-    verdicts = tried([("Github", "x"), ("Github", "y")])
+    verdicts = tried([("Code", "x"), ("Code", "y")])
     assert [each.drop.reason for each in verdicts if each.drop] == ["too-short", "too-short"]
 
 
 def test_recipe_without_a_filter_is_refused() -> None:
     with pytest.raises(InputError, match="must have the section filter"):
-        tried([("Github", "x")], filter=None)
+        tried([("Code", "x")], filter=None)
 
 
 # ---- twins -----------------------------------------------------------------------------------------------------
@@ -232,7 +245,7 @@ def test_recipe_without_a_filter_is_refused() -> None:
 
 def test_twin_is_the_kept_document_of_the_filter() -> None:
     longer = f"{STORY} And so on."
-    trial = trial_of([("Github", "x"), ("Books3", STORY), ("Github", "y"), ("Books3", longer)], dedup={})
+    trial = trial_of([("Code", "x"), ("Prose", STORY), ("Code", "y"), ("Prose", longer)], dedup={})
     dropped = trial.verdicts[3]
     assert [each.stage for each in trial.verdicts] == ["filter", "", "filter", "dedup"]
     assert dropped.drop is not None
@@ -242,14 +255,14 @@ def test_twin_is_the_kept_document_of_the_filter() -> None:
 
 
 def test_equal_texts_are_marked_as_a_whole_however_short() -> None:
-    trial = trial_of([("DM Mathematics", "1 + 1 = 2"), ("DM Mathematics", "1 + 1\n= 2")], dedup={})
+    trial = trial_of([("Anything", "1 + 1 = 2"), ("Anything", "1 + 1\n= 2")], dedup={})
     assert Page(page(trial)).marks == ["1 + 1\n= 2", "1 + 1 = 2"]
 
 
 def test_similarity_is_that_of_the_words_that_are_marked() -> None:
     words = [f"word{number:c}" for number in range(97, 123)]
     texts = [" ".join(words), " ".join([*words[:13], "another", *words[13:]])]
-    trial = trial_of([("DM Mathematics", STORY), *(("My own", text) for text in texts)], dedup={})
+    trial = trial_of([("Anything", STORY), *(("My own", text) for text in texts)], dedup={})
     drop = trial.verdicts[2].drop
     assert drop is not None
     assert drop.value == pytest.approx(18 / 27, abs=1e-6)  # of 22 and 23 runs of five words 18 are common
@@ -257,7 +270,7 @@ def test_similarity_is_that_of_the_words_that_are_marked() -> None:
 
 
 def test_earlier_artifacts_are_not_asked() -> None:
-    assert trial_of([("Books3", STORY)], dedup={"against": ["0123456789abcdef"]}).verdicts[0].drop is None
+    assert trial_of([("Prose", STORY)], dedup={"against": ["0123456789abcdef"]}).verdicts[0].drop is None
 
 
 # ---- the page --------------------------------------------------------------------------------------------------
@@ -292,9 +305,9 @@ class Page(HTMLParser):
 
 def test_hostile_texts_are_shown_and_nothing_else() -> None:
     documents = [
-        ("Github", HOSTILE + "x" * 1001),
+        ("Code", HOSTILE + "x" * 1001),
         (f"My own{HOSTILE}"[:200], HOSTILE),
-        ("Github", "\n\nx = 1\n" * 9),
+        ("Code", "\n\nx = 1\n" * 9),
     ]
     shown = Page(page(trial_of(documents, f"pile{HOSTILE}")))
     names = [tag for tag, _ in shown.tags]
@@ -309,7 +322,7 @@ def test_hostile_texts_are_shown_and_nothing_else() -> None:
 
 
 def test_page_runs_nothing_but_its_own_script() -> None:
-    text = page(trial_of([("Github", "x")]))
+    text = page(trial_of([("Code", "x")]))
     [policy] = [a["content"] for tag, a in Page(text).tags if tag == "meta" and "http-equiv" in a]
     assert policy is not None
     assert "default-src 'none'" in policy
