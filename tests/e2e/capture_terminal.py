@@ -34,14 +34,13 @@ train_tokenizer: {vocab_size: 1024}
 train: {max_steps: 50, global_batch_size: 8, eval_every: 20}
 evaluate: {sample_tokens: 16}
 """
-SITE = "".join(
-    f"{json.dumps({'text': text})}\n"
-    for text in (
-        "Home\nNews\nContact\n" * 30,
-        "The owl and the cat went to sea in a boat that they had found. " * 9,
-        "".join(f"This is what the {day} of the week brings to all of us. " for day in ("first", "last")),
-    )
+STORY = (
+    "The river rises in the hills to the north of the town, where it is no wider than a step.\n"
+    "Three mills once stood along it, of which one still grinds flour for the bakers of the valley.\n"
+    "Below the last of them it turns to the east, and with the spring rains it floods the meadows.\n"
+    "That is why the old road runs along the slope, and why no house stands below the church.\n"
 )
+SITE = "".join(f"{json.dumps({'text': text})}\n" for text in ("Home\nNews\nThe river\n" * 30, STORY, STORY[89:]))
 LONGER = "pile run small.yaml --set train.max_steps=5000"
 IN_TRAINING = r"train .* steps.* left, loss"
 
