@@ -1,5 +1,7 @@
 """Has filter and dedup themselves judge a sample, in a store of its own that is gone afterwards."""
 
+import contextlib
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -82,8 +84,7 @@ def try_out(recipe: Recipe, sample: Sample) -> Trial:
     """
     config = recipe.section(FilterConfig)
     dedup = next((value for _, value in recipe if isinstance(value, DedupConfig)), None)
-    with tempfile.TemporaryDirectory(prefix="pile-trial-") as folder:
-        store = Store(folder)
+    with _passing_store() as store:
         filtered = _built(store, FILTER, config, _corpus(store, sample))
         kept = _documents(filtered)
         by_filter = _drops(filtered)
@@ -92,6 +93,17 @@ def try_out(recipe: Recipe, sample: Sample) -> Trial:
             # What earlier artifacts hold is not in this store: the trial compares the sample with itself.
             by_dedup = _drops(_built(store, DEDUP, changed(dedup, against=()), filtered))
     return Trial(recipe.name, sample, list(_verdicts(config, sample, by_filter, kept, by_dedup)), config)
+
+
+@contextlib.contextmanager
+def _passing_store() -> Iterator[Store]:
+    """Make a store that is gone afterwards, with its scratch, which PILE_SCRATCH may have put elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="pile-trial-") as folder:
+        store = Store(folder)
+        try:
+            yield store
+        finally:
+            shutil.rmtree(store.scratch_root(), ignore_errors=True)
 
 
 def _verdicts(

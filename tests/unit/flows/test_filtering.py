@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.command.main import main
-from tests.unit.flows.test_trial import HOSTILE, STORY, recipe_of, write_jsonl
+from tests.unit.flows.trials import HOSTILE, STORY, recipe_of, write_jsonl
 
 RECIPE = "mine.json"
 DOCUMENTS = [

@@ -1,15 +1,12 @@
-"""What a trial reads, that its verdicts are those of a run, and that its page shows texts without being one."""
+"""What a trial reads, and that its verdicts are those of a run."""
 
 import csv
 import gzip
 import json
 import random
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,56 +15,17 @@ import zstandard
 import flows.trial.sample
 from flows.recipes.reading import find_recipe
 from flows.recipes.schema import Recipe
-from flows.trial.marking import WHOLE, marked_html
-from flows.trial.page import page
 from flows.trial.sample import Sample, take_sample
-from flows.trial.verdicts import Trial, Verdict, try_out
+from flows.trial.verdicts import try_out
 from flows.trial.wording import measured
 from storage.artifacts.store import Artifact, Store
 from storage.errors import InputError
-from storage.formats.documents import DOCUMENTS, Document, read_documents
+from storage.formats.documents import DOCUMENTS, read_documents
 from storage.formats.drops import DROPS, DropRow, read_drops
 from tasks.core.execution import Execution
 from tasks.core.runner import run_stage
 from tasks.core.stage import RunContext
-
-PROSE = "The cat and the dog sat on the mat, and then they had to be off to the house of the owl. "
-NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
-STORY = "This is the story of " + " ".join(f"{first}-{second}" for first in NUMBERS for second in NUMBERS) + "."
-HOSTILE = (
-    "</pre><script>alert(1)</script><img src=x onerror=alert(2)> \"'&lt; \x00\x1b[31m \u202e abc </mark> " * 3
-)
-
-
-JUDGES: dict[str, object] = {
-    "filter.policies.few": {"rules": [{"rule": "length", "min_words": 5}]},
-    "filter.policies.source": {"rules": [{"rule": "length", "min_characters": 50}, {"rule": "code"}]},
-    "filter.policies.running": {"rules": [{"rule": "gopher-quality"}, {"rule": "gopher-repetition"}]},
-    "filter.policies.all": {"rules": [], "near_duplicates": False, "keep_numbers": True},
-    "filter.subsets": {"Code": "source", "Prose": "running", "Anything": "all"},
-    "filter.default_policy": "few",
-}
-"""Policies of our own: the defaults may change."""
-
-
-def write_jsonl(path: Path, documents: Sequence[tuple[str, str]]) -> Path:
-    lines = [orjson.dumps({"text": text, "meta": {"pile_set_name": subset}}) for subset, text in documents]
-    path.write_bytes(b"\n".join(lines))
-    return path
-
-
-def recipe_of(**overrides: object) -> Recipe:
-    return find_recipe("pile", {"dedup": None, **JUDGES, **overrides})
-
-
-def tried(documents: Sequence[tuple[str, str]], **overrides: object) -> list[Verdict]:
-    return trial_of(documents, **overrides).verdicts
-
-
-def trial_of(documents: Sequence[tuple[str, str]], name: str = "pile", **overrides: object) -> Trial:
-    sample = [Document(f"f:{n}", subset, text) for n, (subset, text) in enumerate(documents)]
-    return replace(try_out(recipe_of(**overrides), Sample(sample, files=1)), recipe=name)
-
+from tests.unit.flows.trials import JUDGES, PROSE, STORY, recipe_of, trial_of, tried, write_jsonl
 
 # ---- the sample ------------------------------------------------------------------------------------------------
 
@@ -235,115 +193,21 @@ def test_sample_of_which_nothing_is_kept_is_shown() -> None:
     assert [each.drop.reason for each in verdicts if each.drop] == ["too-short", "too-short"]
 
 
+def test_nothing_is_left_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("PILE_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    trial_of(CORPUS, dedup={})
+    with pytest.raises(AttributeError):
+        try_out(recipe_of(), Sample([None], files=1))  # type: ignore[list-item] # whatever goes wrong
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "scratch", tmp_path / "temporary"]
+
+
 def test_recipe_without_a_filter_is_refused() -> None:
     with pytest.raises(InputError, match="must have the section filter"):
         tried([("Code", "x")], filter=None)
 
 
-# ---- twins -----------------------------------------------------------------------------------------------------
-
-
-def test_twin_is_the_kept_document_of_the_filter() -> None:
-    longer = f"{STORY} And so on."
-    trial = trial_of([("Code", "x"), ("Prose", STORY), ("Code", "y"), ("Prose", longer)], dedup={})
-    dropped = trial.verdicts[3]
-    assert [each.stage for each in trial.verdicts] == ["filter", "", "filter", "dedup"]
-    assert dropped.drop is not None
-    assert dropped.twin is not None
-    assert (dropped.drop.rule, dropped.twin.id, dropped.twin.text) == ("near", "f:1", STORY)
-    assert Page(page(trial)).marks == [STORY[:-1], STORY[:-1]]
-
-
-def test_equal_texts_are_marked_as_a_whole_however_short() -> None:
-    trial = trial_of([("Anything", "1 + 1 = 2"), ("Anything", "1 + 1\n= 2")], dedup={})
-    assert Page(page(trial)).marks == ["1 + 1\n= 2", "1 + 1 = 2"]
-
-
-def test_similarity_is_that_of_the_words_that_are_marked() -> None:
-    words = [f"word{number:c}" for number in range(97, 123)]
-    texts = [" ".join(words), " ".join([*words[:13], "another", *words[13:]])]
-    trial = trial_of([("Anything", STORY), *(("My own", text) for text in texts)], dedup={})
-    drop = trial.verdicts[2].drop
-    assert drop is not None
-    assert drop.value == pytest.approx(18 / 27, abs=1e-6)  # of 22 and 23 runs of five words 18 are common
-    assert Page(page(trial)).marks == [" ".join(words[:13]), " ".join(words[13:])] * 2
-
-
 def test_earlier_artifacts_are_not_asked() -> None:
     assert trial_of([("Prose", STORY)], dedup={"against": ["0123456789abcdef"]}).verdicts[0].drop is None
-
-
-# ---- the page --------------------------------------------------------------------------------------------------
-
-
-class Page(HTMLParser):
-    """The elements of a page, and the texts of its <pre> and <mark>."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, Mapping[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.marks: list[str] = []
-        self.inside: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-        self.inside.append(tag)
-        {"pre": self.texts, "mark": self.marks}.get(tag, []).append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        while self.inside.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if "pre" in self.inside:
-            self.texts[-1] += data
-        if "mark" in self.inside:
-            self.marks[-1] += data
-
-
-def test_hostile_texts_are_shown_and_nothing_else() -> None:
-    documents = [
-        ("Code", HOSTILE + "x" * 1001),
-        (f"My own{HOSTILE}"[:200], HOSTILE),
-        ("Code", "\n\nx = 1\n" * 9),
-    ]
-    shown = Page(page(trial_of(documents, f"pile{HOSTILE}")))
-    names = [tag for tag, _ in shown.tags]
-    assert names.count("script") == 1
-    assert "img" not in names
-    assert names.count("pre") == names.count("details") == 3
-    assert not [name for _, attributes in shown.tags for name in attributes if name.startswith("on")]
-    assert not [name for _, attributes in shown.tags for name in attributes if name in ("src", "href")]
-    texts = [text.translate({0x2400: 0, 0x241B: 0x1B}).removeprefix("\n") for text in shown.texts]
-    assert sorted(texts) == sorted(text for _, text in documents)
-    assert shown.marks == [(HOSTILE + "x" * 1001).translate({0: 0x2400, 0x1B: 0x241B})]
-
-
-def test_page_runs_nothing_but_its_own_script() -> None:
-    text = page(trial_of([("Code", "x")]))
-    [policy] = [a["content"] for tag, a in Page(text).tags if tag == "meta" and "http-equiv" in a]
-    assert policy is not None
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-
-
-def test_long_text_is_cut_but_where_it_is_marked() -> None:
-    text = "a" * 50_000 + "HERE" + "b" * 50_000
-    shown = Page(f"<pre>{marked_html(text, [(50_000, 50_004)])}</pre>")
-    assert shown.marks == ["HERE"]
-    assert len(shown.texts[0]) < WHOLE
-    assert "49,400 characters" in shown.texts[0]
-    assert "49,800 characters" in shown.texts[0]
-
-
-def test_long_place_and_many_places_are_cut() -> None:
-    one = Page(f"<pre>{marked_html('x' * 1_000_000, [(0, 1_000_000)])}</pre>")
-    many = Page(f"<pre>{marked_html('x ' * 100_000, [(n, n + 1) for n in range(0, 200_000, 2)])}</pre>")
-    assert len(one.texts[0]) < WHOLE
-    assert len(many.texts[0]) < 2 * WHOLE
-
-
-def test_marked_white_space_is_seen() -> None:
-    assert marked_html("a\n\nb", [(1, 3)]) == "a<mark>↵\n↵\n</mark>b"
