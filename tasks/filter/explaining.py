@@ -9,6 +9,7 @@ from functools import cache
 
 from datatrove.utils.text import NUMBERS_PATTERN, PUNCTUATION, TextNormConfig, simplify_text
 
+from tasks.filter.characters import is_alone
 from tasks.filter.config import FilterConfig
 from tasks.filter.rules.base import judge_document
 from tasks.filter.rules.places import Place, lowered, merged
@@ -58,8 +59,25 @@ def normalised_words(text: str, keep_numbers: bool) -> Iterator[tuple[str, Place
     form = TextNormConfig(norm_numbers=not keep_numbers)
     lower, origins = lowered(text)
     for match in _between_marks(keep_numbers).finditer(lower):
-        if word := simplify_text(match[0], form):
-            yield word, (origins[match.start()], origins[match.end() - 1] + 1)
+        for begin, end in _apart(lower, *match.span()):
+            if word := simplify_text(lower[begin:end], form):
+                yield word, (origins[begin], origins[end - 1] + 1)
+
+
+def _apart(text: str, begin: int, end: int) -> Iterator[Place]:
+    """Yield the parts of a word: of a script without blanks each character."""
+    for place in range(begin, end):
+        if _is_word(text[place]):
+            yield begin, place
+            yield place, place + 1
+            begin = place + 1
+    yield begin, end
+
+
+@cache
+def _is_word(character: str) -> bool:
+    """Tell whether a character is a word by itself; its normal form is what counts."""
+    return is_alone(form) if len(form := simplify_text(character)) == 1 else False
 
 
 @cache

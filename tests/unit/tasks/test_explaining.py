@@ -14,13 +14,14 @@ from tasks.filter.rules.registry import rule_config
 from tasks.filter.words import DocumentWords, hashed_words
 from tests.conformance.rule_checks import STRANGE_TEXTS
 
-ODD = "aAéΣσςİß1２٣.,٫:'-_\u0301\u0308\u200d\u037e \t\n\x1c\x85\u2028\x00" + PUNCTUATION
+ODD = "猫がカ万ก្រᄀ가aAéΣσςİß1２٣.,٫:'-_\u0301\u0308\u200d\u037e \t\n\x1c\x85\u2028\x00" + PUNCTUATION
 
 
 @pytest.mark.parametrize("keep_numbers", [False, True])
 @given(text=st.text(st.one_of(st.sampled_from(ODD), st.characters(exclude_categories=["Cs"])), max_size=40))
 @example(text="ΟΔΟΣ ΑΣ.Β Σ. aΣ-bΣ")
 @example(text="3.5.7 1,000.50 a1b2 ٣٫٥ x.5 5.x")
+@example(text="価格は3.5万円です。か\u3099が แมวนั่งบน mat ក្រុង")
 @example(text="İstanbul I.I ﬁ ὼ 한국어")
 def test_words_are_those_that_shingles_are_made_of(text: str, keep_numbers: bool) -> None:
     found = list(normalised_words(text, keep_numbers))
@@ -51,6 +52,13 @@ def test_numbers_count_where_the_policy_keeps_them() -> None:
     assert common_places(FilterConfig(), ("Books3", texts[0]), ("Books3", texts[1]))[0] == [(0, 17)]
     mathematics = "DM Mathematics"
     assert common_places(FilterConfig(), (mathematics, texts[0]), (mathematics, texts[1])) == ([], [])
+
+
+def test_each_character_of_a_script_without_blanks_is_a_word() -> None:
+    texts = "昨日、小猫坐在垫子上。", "今天小猫坐在垫子旁边"
+    first, second = common_places(FilterConfig(), ("Books3", texts[0]), ("Books3", texts[1]))
+    assert [texts[0][begin:end] for begin, end in first] == ["小猫坐在垫子"]
+    assert [texts[1][begin:end] for begin, end in second] == ["小猫坐在垫子"]
 
 
 def test_texts_of_fewer_words_than_a_shingle_share_nothing() -> None:
