@@ -44,7 +44,7 @@ class DropRow(NamedTuple):
 
     id: str
     subset: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of tuples, which nobody calls
     rule: str
     reason: str
     value: float | None = None

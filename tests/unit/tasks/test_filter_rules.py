@@ -138,8 +138,8 @@ def test_fineweb_quality_decides_as_the_stock_block(text: str, rules: FineWebQua
 def test_our_policies_never_change_a_document() -> None:
     text = "  \n" + PROSE * 3 + "\n\n\n- {a} \t\n"
     for policy in POLICIES.values():
-        view, _ = judge_document([make_rule(rule) for rule in policy.rules], text)
-        assert view.text is text
+        judged = judge_document([make_rule(rule) for rule in policy.rules], text)
+        assert judged.view.text is text
 
 
 class Replace(Rule[Length]):
@@ -160,14 +160,15 @@ class Replace(Rule[Length]):
 def test_rules_behind_one_that_rewrites_judge_the_new_text() -> None:
     length = make_rule(rule_config("length", min_words=3))
 
-    view, drop = judge_document([Replace("one two three"), length], "one")
+    view, drop, _ = judge_document([Replace("one two three"), length], "one")
     assert (view.text, drop) == ("one two three", None)
-    assert judge_document([length, Replace("one two three")], "one")[1] == Drop("too-few-words")
+    _, drop, rule = judge_document([length, Replace("one two three")], "one")
+    assert (drop, rule) == (Drop("too-few-words"), "length")
 
 
 @pytest.mark.parametrize(("rules", "text"), [([], " \n"), ([Replace("\t")], "one")], ids=["read", "rewritten"])
 def test_document_of_white_space_is_dropped_whatever_the_rules(rules: list[Rule[Length]], text: str) -> None:
-    assert judge_document(rules, text)[1] == Drop("empty")
+    assert judge_document(rules, text)[1:] == (Drop("empty"), "empty")
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_rules_work_without_the_spacy_package() -> None:
         f"text = {PROSE!r} * 9\n"
         "for policy in POLICIES.values():\n"
         "    for rule in policy.rules:\n"
-        "        judge_document([make_rule(rule)], text)[0].exact_hash\n"
+        "        judge_document([make_rule(rule)], text).view.words.exact_hash()\n"
     )
 
     subprocess.run([sys.executable, "-c", program], check=True)

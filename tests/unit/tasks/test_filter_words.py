@@ -118,17 +118,14 @@ def test_room_for_normal_forms_is_enough_for_all_characters() -> None:
 
 PROGRAM = """
 import json, sys
-from storage.formats.minhash import MinHash
-from tasks.filter.signatures import Signer
 from tasks.filter.words import DocumentWords
 
 found = []
 for text in json.load(sys.stdin):
     words = DocumentWords(text)
-    signature = Signer(MinHash(n_grams=1)).signature(words.normalised)
     found.append([
         words.lengths.tolist(), words.normalised.tolist(), words.repeated_letters(2), words.most_frequent(2),
-        "b" in words, signature.tolist(),
+        "b" in words, words.shingles(1).tolist(), words.exact_hash().hex(),
     ])
 print(json.dumps(found))
 """
