@@ -15,7 +15,7 @@ STEP = 25
 
 def shares(shards: Sequence[str]) -> dict[str, int]:
     """Return how many documents of each shard are measured at most, whoever filters it."""
-    ends = [place * MOST_DOCUMENTS // len(shards) for place in range(len(shards) + 1)]
+    ends = [place * MOST_DOCUMENTS // max(1, len(shards)) for place in range(len(shards) + 1)]
     return {
         shard: min(end - begin, MOST_OF_SHARD)
         for shard, begin, end in zip(shards, ends[:-1], ends[1:], strict=True)

@@ -10,13 +10,16 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 MOST_COLUMNS = 4
+PANEL, HEAD = (3.4, 2.2), 0.3
+"""Inches of a panel, width and height, and of what is above all of them."""
 BINS = 40
 LEAST = 0.7
 """Where the logarithmic axis of counts begins, so that one sees a bin with one value in it."""
 WIDE = 20.0
-"""With a largest value of so many times the median, values are drawn on a logarithmic axis."""
+"""With a largest value of so many times the median or a bound, values are drawn on a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,19 @@ def histograms(panels: Sequence[Panel], *, title: str = "", of: str = "documents
     """
     columns = min(MOST_COLUMNS, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
-    figure = Figure(figsize=(3.4 * columns, 2.2 * rows + 0.6), dpi=100, layout="constrained")
+    width, height = PANEL[0] * columns, PANEL[1] * rows + HEAD
+    figure = Figure(figsize=(width, height), dpi=100)
+    # A layout found by matplotlib takes twice as long as the drawing.
+    figure.subplots_adjust(
+        left=0.55 / width, right=1 - 0.15 / width, bottom=0.3 / height, top=1 - (HEAD + 0.2) / height, hspace=0.35
+    )
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(rows, columns, place + 1)
         _draw(axes, panel)
         if place % columns == 0:
             axes.set_ylabel(of, fontsize=8)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=10, y=1 - 0.15 / height, va="center")
     data = io.BytesIO()
     FigureCanvasAgg(figure).print_png(data)
     return data.getvalue()
@@ -54,26 +62,34 @@ def histograms(panels: Sequence[Panel], *, title: str = "", of: str = "documents
 def _draw(axes: Axes, panel: Panel) -> None:
     values = np.asarray(panel.values, np.float64)
     shown = np.concatenate([values, np.asarray(panel.bounds, np.float64)])
-    is_wide = _is_wide(shown)
+    is_wide = _is_wide(shown, panel.bounds)
     if is_wide:
         axes.set_xscale("symlog", linthresh=1)
     axes.set_yscale("log")
-    axes.set_ylim(LEAST, 10 * LEAST)
+    axes.set_ylim(LEAST, 10)
     if len(shown):
         counts, edges = np.histogram(values, _edges(shown, is_wide))
         axes.stairs(np.maximum(counts, LEAST), edges, baseline=LEAST, fill=True, color="tab:blue", alpha=0.7)
         axes.set_xlim(*_with_room(axes, edges[0], edges[-1]))
         axes.set_ylim(LEAST, max(10, 3 * counts.max()))
         _draw_bounds(axes, panel)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(_figure)  # powers of ten as formulas would take most of the time
     axes.set_title(panel.title, fontsize=8)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
 
 
-def _is_wide(shown: npt.NDArray[np.float64]) -> bool:
-    """Return whether most values would lie in the first bins of a linear axis; shares of 1 never do."""
-    largest = shown.max(initial=0.0)
-    return bool(len(shown) and shown.min() >= 0 and largest > max(WIDE, WIDE * np.median(shown)))
+def _figure(value: float, _: float = 0) -> str:
+    return f"{value:,.6g}"
+
+
+def _is_wide(shown: npt.NDArray[np.float64], bounds: Sequence[float]) -> bool:
+    """Return whether what matters would lie in the first bins of a linear axis; shares of 1 never do."""
+    if not len(shown) or shown.min() < 0:
+        return False
+    return bool(shown.max() > WIDE * max(1.0, min([float(np.median(shown)), *bounds])))
 
 
 def _edges(shown: npt.NDArray[np.float64], is_wide: bool) -> npt.NDArray[np.float64]:
@@ -81,7 +97,9 @@ def _edges(shown: npt.NDArray[np.float64], is_wide: bool) -> npt.NDArray[np.floa
     if low == high:
         low, high = low - 0.5, high + 0.5
     if is_wide:
-        return np.asarray(np.expm1(np.linspace(np.log1p(low), np.log1p(high), BINS + 1)))
+        edges = np.expm1(np.linspace(np.log1p(low), np.log1p(high), BINS + 1))
+        edges[0], edges[-1] = low, high  # which rounding may miss
+        return np.asarray(edges)
     return np.linspace(low, high, BINS + 1)
 
 
@@ -104,7 +122,7 @@ def _draw_bounds(axes: Axes, panel: Panel) -> None:
         # One below the other, on the side where there is room.
         is_right = axes.transData.transform((bound, 1))[0] > axes.transAxes.transform((0.6, 0))[0]
         axes.annotate(
-            f"{bound:,.6g}",
+            _figure(bound),
             (bound, 0.95 - 0.13 * (place % 6)),
             xycoords=("data", "axes fraction"),
             xytext=(-3 if is_right else 3, 0),

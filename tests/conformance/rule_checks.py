@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from storage.canonical import canonical_json
-from tasks.filter.rules.base import KEEP, Drop, Judgement, Keep, Rewrite, Rule, RuleConfig
+from tasks.filter.rules.base import KEEP, Drop, Judgement, Keep, Measure, Rewrite, Rule, RuleConfig, first_broken
 from tasks.filter.rules.view import DocumentView
 
 Member = type[Rule[Any]]
@@ -150,6 +150,29 @@ def values_are_finite_numbers(member: Member) -> None:
             assert math.isfinite(found.value)
 
 
+def measures_are_what_it_judges_by(member: Member) -> None:
+    rule = rule_of(member)
+    for text in [*texts_of(member), *SERIES]:
+        measures = list(rule.measures(DocumentView(text)))
+        for measure in measures:
+            assert REASON.fullmatch(measure.reason)
+            assert all(math.isfinite(number) for number in (measure.value, measure.bound))
+        if measures:
+            agrees(judgement_of(rule, DocumentView(text)), measures)
+
+
+def agrees(found: Judgement | str, measures: list[Measure]) -> None:
+    """Fail unless a judgement is the first measure out of its bound, or a drop for what is no number."""
+    broken = first_broken(measures)
+    if isinstance(found, Drop) and found.value is None:
+        assert found.reason not in {measure.reason for measure in measures}
+    elif isinstance(found, Drop):
+        assert isinstance(broken, Drop)
+        assert (found.reason, found.value, found.bound) == (broken.reason, broken.value, broken.bound)
+    elif isinstance(found, Keep | Rewrite):
+        assert broken == KEEP
+
+
 def what_it_rewrote_it_keeps(member: Member) -> None:
     rule = rule_of(member)
     for text in texts_of(member):
@@ -187,6 +210,7 @@ CHECKS: dict[str, Callable[[Member], None]] = {
         strange_texts_are_judged,
         reasons_are_few_and_can_be_counted,
         values_are_finite_numbers,
+        measures_are_what_it_judges_by,
         what_it_rewrote_it_keeps,
         view_is_left_as_it_was,
     )

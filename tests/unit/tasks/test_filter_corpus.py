@@ -1,6 +1,5 @@
 import json
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -9,36 +8,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tasks.filter.pipeline
-from storage.artifacts.store import Artifact, Store
+from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
-from storage.formats.documents import Document, DocumentWriter, read_documents
-from storage.formats.drops import DropRow, read_drops
-from storage.formats.shingles import Shingles, read_layout, read_names, read_shingles
+from storage.formats.documents import Document, read_documents
+from storage.formats.shingles import read_layout, read_names, read_shingles
 from storage.notice import NOTICE
 from tasks.core.context import TABLES
-from tasks.core.execution import Execution
-from tasks.core.runner import run_stage
-from tasks.core.stage import RunContext
-from tasks.filter.config import FilterConfig
 from tasks.filter.pipeline import SAMPLE_CHARACTERS, SAMPLES, filter_pipeline
-from tasks.filter.policies import Policy
 from tasks.filter.rules.base import KEEP, Judgement, Rewrite, Rule, RuleConfig
 from tasks.filter.rules.registry import rule_config
 from tasks.filter.rules.view import DocumentView
-from tasks.filter.stage import STAGE
 from tasks.filter.words import DocumentWords
-
-CONFIG = FilterConfig(
-    policies={
-        "prose": Policy(rules=(rule_config("gopher-quality", min_doc_words=5, min_stop_words=1),)),
-        "code": Policy(rules=(rule_config("code", max_line_characters=80),), near_duplicates=False),
-        "mild": Policy(rules=(rule_config("length", min_characters=4),)),
-    },
-    subsets={"Books": "prose", "Program.Source": "code"},
-    default_policy="mild",
-    shingles=Shingles(words=3),
-)
+from tests.unit.tasks.filtering import CONFIG, PAIRS, make_corpus, run_filter
 
 texts = st.sampled_from(
     [
@@ -55,25 +37,6 @@ texts = st.sampled_from(
     ]
 )
 documents = st.lists(st.tuples(st.sampled_from(["Books", "Program.Source", "New one", ""]), texts), max_size=25)
-
-
-def make_corpus(root: Path, parts: Mapping[str, Sequence[tuple[str, str]]]) -> Artifact:
-    """Write a download artifact of (subset, text) pairs."""
-    writer = ArtifactWriter(Store(str(root)), "download", "0" * 16)
-    committed = []
-    for part, pairs in parts.items():
-        path = writer.scratch() / f"{part}.jsonl.zst"
-        with DocumentWriter(path) as out:
-            for line, (subset, text) in enumerate(pairs):
-                out.write(Document(f"{part}:{line}", subset, text, {"line": line}))
-        committed.append(writer.commit(part, {"documents": path}, counts=out.counts()))
-    nothing = {"config": {}, "inputs": {}, "sources": {}, "recipe": {}, "libraries": {}}
-    return writer.publish(committed, version=1, run_id="run", code_commit="", started="", seconds=0.0, **nothing)
-
-
-def run_filter(corpus: Artifact, config: FilterConfig = CONFIG, workers: int = 1) -> Artifact:
-    context = RunContext(corpus.store, "run", {}, Execution(workers=workers))
-    return run_stage(STAGE, config, {"corpus": corpus}, context).artifact
 
 
 def kept_documents(artifact: Artifact) -> dict[str, list[Document]]:
@@ -114,16 +77,6 @@ def test_counts_of_any_corpus_add_up_per_subset(
         (d.id, d.subset, d.text) for d in kept
     ]
     assert all(document.meta == {"line": int(document.id.rpartition(":")[2])} for document in kept)
-
-
-PAIRS = [
-    ("Books", "The cat and the dog sat on the mat, and then they had to be off."),
-    ("Books", "too short"),
-    ("Program.Source", "y = 1\n" * 9),
-    ("Program.Source", "z" * 100),
-    ("New one", "  ok, it is mild  "),
-    ("New one", "x"),
-]
 
 
 def test_every_split_is_filtered_by_the_policy_of_each_subset(tmp_path: Path) -> None:
