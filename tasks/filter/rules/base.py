@@ -128,7 +128,7 @@ def first_broken(measures: Iterable[Measure]) -> Judgement:
 class Judged(NamedTuple):
     """A document that all rules of its policy have been asked about."""
 
-    view: DocumentView
+    document: DocumentView
     """As they leave it."""
     drop: Drop | None
     """Why it goes; None if it is kept."""

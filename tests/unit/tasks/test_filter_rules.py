@@ -149,7 +149,7 @@ def test_our_policies_never_change_a_document() -> None:
     text = "  \n" + PROSE * 3 + "\n\n\n- {a} \t\n"
     for policy in POLICIES.values():
         judged = judge_document([make_rule(rule) for rule in policy.rules], text)
-        assert judged.view.text is text
+        assert judged.document.text is text
 
 
 class Replace(Rule[Length]):
@@ -228,7 +228,7 @@ def test_rules_work_without_the_spacy_package() -> None:
         f"text = {PROSE!r} * 9\n"
         "for policy in POLICIES.values():\n"
         "    for rule in policy.rules:\n"
-        "        judge_document([make_rule(rule)], text).view.words.exact_hash()\n"
+        "        judge_document([make_rule(rule)], text).document.words.exact_hash()\n"
     )
 
     subprocess.run([sys.executable, "-c", program], check=True)
