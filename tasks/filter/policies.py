@@ -23,6 +23,20 @@ WITHOUT_LINES = rule_config(
 """In dialogues and reference text short lines come back: `Yes.`, `Returns:`."""
 
 
+REPEATED = rule_config(
+    "gopher-repetition",
+    dup_line_frac=None,
+    dup_para_frac=None,
+    dup_line_char_frac=0.6,
+    dup_para_char_frac=0.6,
+    top_n_grams=(),
+    dup_n_grams=((10, 0.6),),
+)
+"""Most of the text stands there twice. The number of lines that do says little: specifications, statutes with tables
+and listings have many that are `},` or a number."""
+PLAIN = rule_config("plain-text")
+
+
 def _quality(**fields: float | None) -> RuleConfig:
     return rule_config("gopher-quality", **fields)
 
@@ -34,7 +48,7 @@ POLICIES: dict[str, Policy] = {
     "web": Policy(rules=(_quality(), rule_config("gopher-repetition"), rule_config("fineweb-quality"))),
     "prose": Policy(rules=(_quality(min_doc_words=20), rule_config("gopher-repetition"))),
     "multilingual": Policy(
-        rules=(_quality(min_stop_words=0, max_avg_word_length=14.0), rule_config("gopher-repetition"))
+        rules=(_quality(min_stop_words=0, max_avg_word_length=14.0), PLAIN, rule_config("gopher-repetition"))
     ),
     "books": Policy(rules=(_quality(max_doc_words=None), rule_config("gopher-repetition"))),
     "papers": Policy(
@@ -45,6 +59,8 @@ POLICIES: dict[str, Policy] = {
                 max_avg_word_length=15.0,
                 max_non_alpha_words_ratio=0.5,
             ),
+            PLAIN,
+            REPEATED,
         )
     ),
     "law": Policy(
@@ -52,9 +68,11 @@ POLICIES: dict[str, Policy] = {
             _quality(
                 min_doc_words=20, max_doc_words=None, max_avg_word_length=15.0, max_non_alpha_words_ratio=0.6
             ),
+            PLAIN,
+            REPEATED,
         )
     ),
-    "chat": Policy(rules=(rule_config("length", min_words=20), WITHOUT_LINES)),
+    "chat": Policy(rules=(rule_config("length", min_words=20), PLAIN, WITHOUT_LINES)),
     "reference": Policy(
         rules=(
             _quality(
@@ -64,27 +82,21 @@ POLICIES: dict[str, Policy] = {
                 max_non_alpha_words_ratio=0.5,
                 min_stop_words=1,
             ),
+            PLAIN,
             WITHOUT_LINES,
         )
     ),
-    "code": Policy(rules=(rule_config("length", min_characters=50), rule_config("code"))),
-    "synthetic": Policy(near_duplicates=False, keep_numbers=True),
-    "mild": Policy(
+    "code": Policy(
         rules=(
-            rule_config("length", min_words=5),
-            rule_config(
-                "gopher-repetition",
-                dup_line_frac=0.6,
-                dup_para_frac=0.6,
-                dup_line_char_frac=0.6,
-                dup_para_char_frac=0.6,
-                top_n_grams=(),
-                dup_n_grams=((10, 0.6),),
-            ),
+            rule_config("length", min_characters=50),
+            rule_config("code"),
+            rule_config("plain-text", min_letters=0.25, max_filler=None),
         )
     ),
+    "synthetic": Policy(near_duplicates=False, keep_numbers=True),
+    "mild": Policy(rules=(rule_config("length", min_words=5), PLAIN, REPEATED)),
 }
-"""Policies by name. `mild` is for subsets that nobody has judged: only what repeats itself beyond doubt goes."""
+"""Policies by name. `mild` is for subsets that nobody has judged: only what is no text, or repeats itself, beyond doubt goes."""
 
 SUBSETS: dict[str, str] = {
     # The Pile, Gao et al. 2020, arXiv:2101.00027
