@@ -23,7 +23,7 @@ class CharacterCounts(NamedTuple):
     alternations: int
     """Places where a letter and a digit meet."""
     misread: int
-    """Places where a first byte of UTF-8, read as a character, stands before a later one."""
+    """Places in words where a first byte of UTF-8, read as a character, stands before a later one."""
     controls: int
     """Control, private and replacement characters."""
     single_letters: int
@@ -36,27 +36,23 @@ def count_characters(
 ) -> tuple[int, int, int, int, int]:
     """Return the fields of CharacterCounts; `ends` are those of the words, after a leading 0."""
     found, alternations, misread, controls, single = 0, 0, 0, 0, 0
-    before, was_lead = 0, False
-    for place in range(letters.size):
-        code = np.int64(letters[place])
-        kind = classes[code] & (LETTER | DIGIT)
-        if kind == LETTER:
-            found += 1
-        if kind and before and kind != before:
-            alternations += 1
-        before = kind
-        if code < TRAIL:
-            if code < 0x20 or code == 0x7F:
-                controls += 1
-            was_lead = False
-            continue
-        if code < 0xA0 or code == 0xFFFD or 0xE000 <= code <= 0xF8FF:
-            controls += 1
-        if was_lead and (code <= LAST_TRAIL or code in WINDOWS):
-            misread += 1
-        was_lead = bool(LEAD <= code <= LAST_LEAD)
+    before = 0
     for word in range(ends.size - 1):
-        begin = ends[word]
-        if ends[word + 1] - begin == 1 and classes[letters[begin]] & LETTER and letters[begin] < FIRST_IDEOGRAPH:
+        begin, end = ends[word], ends[word + 1]
+        was_lead = False
+        for place in range(begin, end):
+            code = np.int64(letters[place])
+            kind = classes[code] & (LETTER | DIGIT)
+            if kind == LETTER:
+                found += 1
+            if kind and before and kind != before:
+                alternations += 1
+            before = kind
+            if code < 0x20 or 0x7F <= code < 0xA0 or code == 0xFFFD or 0xE000 <= code <= 0xF8FF:
+                controls += 1
+            if was_lead and (TRAIL <= code <= LAST_TRAIL or code in WINDOWS):
+                misread += 1
+            was_lead = bool(LEAD <= code <= LAST_LEAD)
+        if end - begin == 1 and classes[letters[begin]] & LETTER and letters[begin] < FIRST_IDEOGRAPH:
             single += 1
     return found, alternations, misread, controls, single

@@ -16,7 +16,7 @@ FILLER = frozenset(
     dolor dolore duis ea eiusmod elit enim esse est et eu ex excepteur exercitation fugiat id in incididunt ipsum
     irure labore laboris laborum lorem magna minim mollit nisi non nostrud nulla occaecat officia pariatur
     proident qui quis reprehenderit sed sint sit sunt tempor ullamco ut velit veniam voluptate
-    """.split()
+    """.split()  # noqa: SIM905 - a list of sixty strings is none to read
 )
 """The words of the usual Lorem ipsum."""
 WINDOW = 300

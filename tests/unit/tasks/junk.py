@@ -1,4 +1,4 @@
-"""Text that nobody should train on, made up: a generator for each kind, which makes any number of different ones."""
+"""Text that nobody should train on: a generator for each kind, which makes any number of different ones."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ EXTRAS = (
     "order",
 )
 MENU = (
-    "Home", "About", "About Us", "Contact", "Login", "Register", "Sitemap", "Privacy Policy", "Terms of Use", "FAQ",
+    "Home", "About", "About Us", "Contact", "Login", "Register", "Sitemap", "Privacy Policy", "FAQ",
     "News", "Blog", "Careers", "Press", "Support", "My Account", "Cart (0)", "Search", "Back to top", "Next »",
     "« Previous", "Share", "Tweet", "Print", "English", "Deutsch", "Help", "Downloads", "Gallery", "Events",
     "Lorem", "Ipsum", "Dolor sit", "Consectetur", "Best of the week", "Shop", "Men", "Women", "Kids", "Gift Cards",
@@ -159,8 +159,8 @@ def navigation(draw: Random) -> str:
 def cookies(draw: Random) -> str:
     """The list behind a cookie banner."""
     rows = [
-        f"{draw.choice(['_ga', '_fbp', 'sid', 'NID', 'IDE'])}_{draw.randrange(1 << 20):x}\n{draw.choice(PROVIDERS)}\n"
-        f"Used to {draw.choice(['distinguish users', 'store the consent of the user', 'deliver advertisements'])}.\n"
+        f"{draw.choice(('_ga', '_fbp', 'sid'))}_{draw.randrange(1 << 20):x}\n{draw.choice(PROVIDERS)}\n"
+        f"Used to {draw.choice(('distinguish users', 'store the consent', 'deliver advertisements'))}.\n"
         f"Expiry: {draw.choice(['Session', '1 year', '2 years', '90 days'])}\nType: HTTP Cookie"
         for _ in range(draw.randint(20, 60))
     ]
