@@ -2,12 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import Field
 
 from tasks.filter.rules.base import KEEP, Drop, Judgement, Measure, Rule, RuleConfig, first_broken
+from tasks.filter.rules.places import Place, merged, words
 from tasks.filter.rules.view import DocumentView
 
 LINK = re.compile(r"https?://\S+")
@@ -19,6 +21,10 @@ FILLER = frozenset(
     """.split()  # noqa: SIM905 - a list of sixty strings is none to read
 )
 """The words of the usual Lorem ipsum."""
+MISREAD = re.compile(r"[\xc2-\xf4](?!\s)[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
+CONTROLS = re.compile(r"(?!\s)[\x00-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff]")
+IDEOGRAPHS = "\u2e80"
+"""From here on a word may well be one character."""
 WINDOW = 300
 """Words among which different ones are counted: enough for stuffing to show, and few to compare."""
 FEW = 30
@@ -106,9 +112,43 @@ class PlainTextRule(Rule[PlainText]):
         if rules.max_filler:
             yield Measure("filler", _filler(view.text), rules.max_filler)
 
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return the characters or words that are counted; all that are no letters where those are too few."""
+        text = view.text
+        match drop.reason:
+            case "few-letters":
+                strange = (place for place, one in enumerate(text) if not one.isalpha() and not one.isspace())
+                return merged((place, place + 1) for place in strange)
+            case "alternating":
+                return _alternations(text)
+            case "single-letters":
+                singles = [place for place, _ in (span for span in words(text) if span[1] - span[0] == 1)]
+                return [(one, one + 1) for one in singles if text[one].isalpha() and text[one] < IDEOGRAPHS]
+            case "links":
+                return [found.span() for found in LINK.finditer(text)]
+            case "misread":
+                return merged(found.span() for found in MISREAD.finditer(text))
+            case "controls":
+                return merged(found.span() for found in CONTROLS.finditer(text))
+            case "filler":
+                return [(begin, end) for begin, end in words(text) if _is_filler(text[begin:end])]
+        return ()  # of words that come back too often, that is all of them
+
+
+def _alternations(text: str) -> list[Place]:
+    """Return each letter and digit that meet, over white space too."""
+    kinds = [(place, 1 if one.isalpha() else 2) for place, one in enumerate(text) if not one.isspace()]
+    kinds = [(place, kind if kind == 1 or text[place].isdecimal() else 0) for place, kind in kinds]
+    met = [(one[0], other[0]) for one, other in pairwise(kinds) if one[1] and other[1] and one[1] != other[1]]
+    return merged((place, place + 1) for pair in met for place in pair)
+
+
+def _is_filler(word: str) -> bool:
+    return word.strip(".,;:!?()\"'").lower() in FILLER
+
 
 def _filler(text: str) -> float:
     if "orem ipsum" not in text and "OREM IPSUM" not in text:
         return 0.0
-    words = [word.strip(".,;:!?()\"'").lower() for word in text.split()]
-    return sum(word in FILLER for word in words) / len(words)
+    said = text.split()
+    return sum(map(_is_filler, said)) / len(said)

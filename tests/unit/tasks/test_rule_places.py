@@ -59,6 +59,14 @@ def shown(rule: Rule, text: str) -> tuple[str, list[str]]:
         (
             "gopher-repetition", {}, "yes no yes no yes no no", "top_2_gram", ["yes no", "yes no", "yes no"],
         ),
+        ("plain-text", {}, "1 2 + a (3)", "few-letters", ["1", "2", "+", "(3)"]),
+        ("plain-text", {}, "cat a0f3 77 de 3 xy", "alternating", ["a0f3", "7", "de", "3", "x"]),
+        ("plain-text", {}, "s p a ced 小 t", "single-letters", ["s", "p", "a", "t"]),
+        ("plain-text", {}, "at http://a.org/b\nhttps://c.org d", "links", ["http://a.org/b", "https://c.org"]),
+        ("plain-text", {}, "cafÃ© Ã cafÃ© Ââ€™", "misread", ["Ã©", "Ã©", "â€"]),
+        ("plain-text", {}, "The c\ufffdt\x00\ue000\x85 sat", "controls", ["\ufffd", "\x00\ue000"]),
+        ("plain-text", {}, "A lorem ipsum (Dolor) here", "filler", ["lorem", "ipsum", "(Dolor)"]),
+        ("plain-text", {}, "cheap shoes " * 30, "few-different-words", []),
         ("fineweb-quality", {}, "Home page\nNews \nThe end.x", "line_punct_ratio", ["page", "News ", "end.x"]),
         (
             "fineweb-quality", {}, "Home.\nNews.\nContact.\nWhat is longer than thirty letters is no short line.",
@@ -123,6 +131,28 @@ def test_characters_that_are_not_marked_are_letters_and_digits() -> None:
     rule = make_rule(rule_config("code", min_alphanumeric_fraction=1.0))
     marked = sum(end - begin for begin, end in rule.places(DocumentView(text), Drop("low-alphanumeric")))
     assert len(text) - marked == sum(map(str.isalnum, text))
+
+
+PIECES = ["a", "7", "é", "Ã", "©", "€", " ", "\x00", "\ufffd", "小", "-", "\x85", "٣"]
+
+
+def test_places_of_plain_text_are_as_many_as_are_counted() -> None:
+    chance = random.Random(1)
+    rule = make_rule(rule_config("plain-text"))
+    for _ in range(200):
+        view = DocumentView("".join(chance.choices(PIECES, k=40)))
+        counts = view.words.character_counts()
+        marked = {
+            reason: sum(end - begin for begin, end in rule.places(view, Drop(reason)))
+            for reason in ("few-letters", "misread", "controls", "single-letters")
+        }
+        assert marked == {
+            "few-letters": len(view.words.letters) - counts.letters,
+            "misread": 2 * counts.misread,
+            "controls": counts.controls,
+            "single-letters": counts.single_letters,
+        }
+        assert bool(rule.places(view, Drop("alternating"))) == bool(counts.alternations)
 
 
 def test_of_many_words_the_oddest_are_shown() -> None:
