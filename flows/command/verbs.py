@@ -29,6 +29,10 @@ class Verb:
 def _recipe(parser: Parser) -> None:
     parser.add_argument("recipe", nargs="?", default="demo", help="name or .yaml/.json file")
     parser.add_argument("files", nargs="*", help="files and folders to read, for the recipe own-files")
+    _overrides(parser)
+
+
+def _overrides(parser: Parser) -> None:
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="FIELD=VALUE",
         help="replace a field of the recipe, as train_tokenizer.vocab_size=3000; null switches a stage off",
@@ -49,6 +53,18 @@ def _run(parser: Parser) -> None:
 def _smoke(parser: Parser) -> None:
     _recipe(parser)
     parser.add_argument("--target", default="all", metavar="STAGE", help="the last stage wanted (all)")
+
+
+def _filter(parser: Parser) -> None:
+    parser.add_argument("files", nargs="+", metavar="PATH", help="files and folders of documents")
+    parser.add_argument(
+        "--try", dest="recipe", required=True, metavar="RECIPE",
+        help="name or .yaml/.json file; its sections filter and dedup judge",
+    )  # fmt: skip
+    _overrides(parser)
+    parser.add_argument("--subset", metavar="NAME", help="judge all of them as documents of this subset")
+    parser.add_argument("--limit", type=int, default=200, metavar="N", help="documents in all (200)")
+    parser.add_argument("--html", metavar="PAGE", help="also write a page with the decisive places marked")
 
 
 def _one_run(parser: Parser) -> None:
@@ -176,6 +192,10 @@ VERBS = {
     ),
     "smoke": Verb("try a recipe out: all of its stages on a hundredth of the text, in minutes", f"{SMOKE}:smoke",
         _smoke, runs=True, example="pile smoke gpt2-124m --set download.source.url=https://example.org/pile",
+    ),
+    "filter": Verb("say what filter and dedup would do with the first documents of files, and why",
+        "flows.command.filtering:try_filter", _filter,
+        example="pile filter --try pile my.jsonl.zst --html verdicts.html",
     ),
     "status": Verb("say what runs, how far it is and when it will be done", f"{CONTROL}:status", _one_run,
         example="pile status",

@@ -47,7 +47,7 @@ class DropRow:
 
     id: str
     subset: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of tuples, which nobody calls
     rule: str
     reason: str
     value: float | None = None

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from storage.config import Config
 from storage.errors import CorruptFileError
+from storage.formats.shingling import Shingles
 
 SHINGLES = "shingles"
 """Role of the shingle files in a filter artifact."""
@@ -34,13 +34,6 @@ GROUP = 4_000_000
 """Shingles of a row group: 16 MB in memory."""
 
 Hashes32 = npt.NDArray[np.uint32]
-
-
-class Shingles(Config):
-    """What two documents are compared by: the set of all runs of so many neighbouring words."""
-
-    words: int = Field(default=5, ge=1, le=100)
-    """Words of a run. Documents with fewer have none, and only exact duplicates of them are found."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from storage.artifacts.records import Part
 from storage.artifacts.store import Artifact
@@ -15,11 +16,13 @@ from tasks.executors.local import run_datatrove
 from tasks.filter.config import UNKNOWN_SUBSET, FilterConfig
 from tasks.filter.pipeline import filter_pipeline
 from tasks.reports.drop_counts import drop_table
+from tasks.reports.histograms import Panel, histograms
 
 log = logging.getLogger(__name__)
 
 MOST_SAMPLES = 20
 """Dropped documents shown per subset and reason in the report."""
+VALUES = "What rules measure in a sample of all documents; policies drop what is on the shaded side of their bound"
 
 
 def filter_corpus(config: FilterConfig, corpus: Artifact, *, context: StageContext) -> list[Part]:
@@ -41,6 +44,8 @@ def _report(config: FilterConfig, parts: Sequence[Part], context: StageContext) 
     counts = sum((Counter(part.counts) for part in parts), Counter())
     context.table("Dropped", drop_table(counts))
     context.report("dropped_samples.jsonl", _samples(parts))
+    if panels := _panels(parts):
+        context.report("filter_values.png", histograms(panels, title=VALUES))
     if unknown := config.unknown_subsets(counts):
         names = sorted(name.removeprefix(f"{UNKNOWN_SUBSET}.") for name in unknown)
         log.log(
@@ -68,3 +73,21 @@ def _samples(parts: Sequence[Part]) -> bytes:
             if shown[kind] <= MOST_SAMPLES:
                 lines.append(json.dumps({"part": part.part, **sample}, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
+
+
+def _panels(parts: Sequence[Part]) -> list[Panel]:
+    """Return a panel for each rule and reason, of all parts together; those of one rule stand side by side."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for part in parts:
+        for entry in part.info["measured"]:
+            found.setdefault(entry["rule"], {}).setdefault(entry["reason"], []).append(entry)
+    return [
+        Panel(
+            title=f"{rule}: {reason}",
+            values=[value for entry in entries for value in entry["values"]],
+            bounds=sorted({bound for entry in entries for bound in entry["bounds"]}),
+            is_least=entries[0]["is_least"],
+        )
+        for rule, reasons in found.items()
+        for reason, entries in reasons.items()
+    ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import model_validator
 
 from storage.config import Config
-from storage.formats.shingles import Shingles
+from storage.formats.shingling import Shingles
 from tasks.filter.policies import POLICIES, SUBSETS, Policy
 from tasks.reports.drop_counts import dropped_by_subset, kept_by_subset
 

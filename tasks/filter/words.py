@@ -9,6 +9,7 @@ import xxhash
 from datatrove.utils.text import TextNormConfig, simplify_text
 
 from tasks.core.compiling import BASE, Codes, Hashes, Hashes32, Places, mixed
+from tasks.filter.character_counts import CharacterCounts, count_characters
 from tasks.filter.characters import ASCII, characters, is_alone
 from tasks.filter.kernels import (
     HAS_LETTER,
@@ -62,6 +63,10 @@ class DocumentWords:
     def only_marks(self) -> Flags:
         """Whether each word is nothing but characters of datatrove's PUNCTUATION_SET."""
         return (self._flags & ONLY_MARKS).astype(np.bool_)
+
+    def character_counts(self) -> CharacterCounts:
+        """Return what is counted over all characters but white space."""
+        return CharacterCounts(*count_characters(self.letters, self.ends, characters().of(self.letters)[0]))
 
     def exact_hash(self) -> bytes:
         """Return 16 bytes that are equal for texts of equal words, whatever white space stands between them."""

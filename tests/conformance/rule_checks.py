@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from storage.canonical import canonical_json
-from tasks.filter.rules.base import KEEP, Drop, Judgement, Keep, Rewrite, Rule, RuleConfig
+from tasks.filter.rules.base import KEEP, Drop, Judgement, Keep, Measure, Rewrite, Rule, RuleConfig, first_broken
 from tasks.filter.rules.view import DocumentView
 
 Member = type[Rule[Any]]
@@ -150,6 +150,47 @@ def values_are_finite_numbers(member: Member) -> None:
             assert math.isfinite(found.value)
 
 
+def measures_are_what_it_judges_by(member: Member) -> None:
+    rule = rule_of(member)
+    for text in [*texts_of(member), *SERIES]:
+        measures = list(rule.measures(DocumentView(text)))
+        for measure in measures:
+            assert REASON.fullmatch(measure.reason)
+            assert all(math.isfinite(number) for number in (measure.value, measure.bound))
+        if measures:
+            agrees(judgement_of(rule, DocumentView(text)), measures)
+
+
+def agrees(found: Judgement | str, measures: list[Measure]) -> None:
+    """Fail unless a judgement is the first measure out of its bound, or a drop for what is no number."""
+    broken = first_broken(measures)
+    if isinstance(found, Drop) and found.value is None:
+        assert found.reason not in {measure.reason for measure in measures}
+    elif isinstance(found, Drop):
+        assert isinstance(broken, Drop)
+        assert (found.reason, found.value, found.bound) == (broken.reason, broken.value, broken.bound)
+    elif isinstance(found, Keep | Rewrite):
+        assert broken == KEEP
+
+
+def places_lie_in_the_text_and_ascend(member: Member) -> None:
+    rule = rule_of(member)
+    for text in [*texts_of(member), *SERIES]:
+        view = DocumentView(text)
+        found = judgement_of(rule, view)
+        for drop in [found] if isinstance(found, Drop) else [Drop("no-reason"), *drops_of(member)]:
+            end = 0
+            for begin, stop in rule.places(view, drop):
+                assert type(begin) is type(stop) is int
+                assert end <= begin < stop <= len(text)
+                end = stop
+
+
+def drops_of(member: Member) -> list[Drop]:
+    """Return what the texts of the examples are dropped for."""
+    return [judgement for _, judgement in member.examples()[1] if isinstance(judgement, Drop)]
+
+
 def what_it_rewrote_it_keeps(member: Member) -> None:
     rule = rule_of(member)
     for text in texts_of(member):
@@ -167,7 +208,8 @@ def view_is_left_as_it_was(member: Member) -> None:
         judgement_of(rule, view)
         assert view.text is text
         assert (view.lines, view.paragraphs) == (untouched.lines, untouched.paragraphs)
-        assert (view.characters, view.exact_hash) == (untouched.characters, untouched.exact_hash)
+        assert view.characters == untouched.characters
+        assert view.words.exact_hash() == untouched.words.exact_hash()
         for name in ("letters", "ends", "lengths", "have_letter", "only_marks", "normalised"):
             assert getattr(view.words, name).tolist() == getattr(untouched.words, name).tolist()
 
@@ -186,6 +228,8 @@ CHECKS: dict[str, Callable[[Member], None]] = {
         strange_texts_are_judged,
         reasons_are_few_and_can_be_counted,
         values_are_finite_numbers,
+        places_lie_in_the_text_and_ascend,
+        measures_are_what_it_judges_by,
         what_it_rewrote_it_keeps,
         view_is_left_as_it_was,
     )

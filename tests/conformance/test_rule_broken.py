@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from tasks.filter.rules.base import KEEP, Drop, Judgement, Rewrite, Rule, RuleConfig
+from tasks.filter.rules.base import KEEP, Drop, Judgement, Measure, Rewrite, Rule, RuleConfig
 from tasks.filter.rules.view import DocumentView
 from tests.conformance.rule_checks import CHECKS, Member
 
@@ -42,8 +42,11 @@ class Trim(Rule[Any]):
             return self.drop(longest)
         return KEEP if view.text == view.text.strip() else self.rewrite(view.text)
 
+    def measures(self, view: DocumentView) -> Iterator[Measure]:
+        yield Measure("long", max(map(len, view.lines), default=0), self.config.most)
+
     def drop(self, longest: int) -> Drop:
-        return Drop("long", longest)
+        return Drop("long", longest, self.config.most)
 
     def rewrite(self, text: str) -> Judgement:
         return Rewrite(text.strip())
@@ -157,6 +160,24 @@ class ValueIsNoNumber(Trim):
     def drop(self, longest: int) -> Drop:
         return Drop("long", float("inf"))
 
+    def measures(self, view: DocumentView) -> Iterator[Measure]:
+        yield from ()
+
+
+class MeasuresSomethingElse(Trim):
+    def measures(self, view: DocumentView) -> Iterator[Measure]:
+        yield Measure("long", len(view.text), self.config.most)
+
+
+class SaysAnotherBound(Trim):
+    def drop(self, longest: int) -> Drop:
+        return Drop("long", longest, self.config.most + 1)
+
+
+class CannotMeasureEmptyText(Trim):
+    def measures(self, view: DocumentView) -> Iterator[Measure]:
+        yield Measure("long", max(map(len, view.lines)), self.config.most)
+
 
 class RewritesAgain(Trim):
     def rewrite(self, text: str) -> Judgement:
@@ -184,6 +205,9 @@ BROKEN: dict[Member, str] = {
     CannotJudgeEmptyText: "strange_texts_are_judged",
     MeasuresInReason: "reasons_are_few_and_can_be_counted",
     ValueIsNoNumber: "values_are_finite_numbers",
+    MeasuresSomethingElse: "measures_are_what_it_judges_by",
+    SaysAnotherBound: "measures_are_what_it_judges_by",
+    CannotMeasureEmptyText: "measures_are_what_it_judges_by",
     RewritesAgain: "what_it_rewrote_it_keeps",
     ChangesTheView: "view_is_left_as_it_was",
 }

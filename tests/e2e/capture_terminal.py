@@ -8,6 +8,7 @@ captures, so choose a short one. Names on standard error the lines that were too
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -33,6 +34,13 @@ train_tokenizer: {vocab_size: 1024}
 train: {max_steps: 50, global_batch_size: 8, eval_every: 20}
 evaluate: {sample_tokens: 16}
 """
+STORY = (
+    "The river rises in the hills to the north of the town, where it is no wider than a step.\n"
+    "Three mills once stood along it, of which one still grinds flour for the bakers of the valley.\n"
+    "Below the last of them it turns to the east, and with the spring rains it floods the meadows.\n"
+    "That is why the old road runs along the slope, and why no house stands below the church.\n"
+)
+SITE = "".join(f"{json.dumps({'text': text})}\n" for text in ("Home\nNews\nThe river\n" * 30, STORY, STORY[89:]))
 LONGER = "pile run small.yaml --set train.max_steps=5000"
 IN_TRAINING = r"train .* steps.* left, loss"
 
@@ -51,6 +59,7 @@ LISTINGS = {
         "pile recipes", "pile recipes demo", "pile estimate demo", "pile plugins source",
         "pile plugins source python-environment",
     ],
+    "What would be dropped, and why": ["pile filter --try gpt2-124m --subset Pile-CC site.jsonl"],
     "Looking after the store": [
         "pile verify", "pile gc", "pile gc --kept | head", "pile pin best train", "pile pin",
         "pile pin --remove best",
@@ -130,6 +139,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     set_environment(folder)
     (folder / "small.yaml").write_text(RECIPE)
+    (folder / "site.jsonl").write_text(SITE)
     try:
         pieces = list(sections(folder))
     finally:

@@ -12,6 +12,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -217,15 +218,29 @@ def packed_sequences(path: Path) -> Counter[str]:
     return counts + Counter({f"{name}.{split}": count for name, count in counts.items()})
 
 
-def signatures(path: Path) -> Counter[str]:
-    """Section "Signatures"."""
+def shingles(path: Path) -> Counter[str]:
+    """Section "Shingles"."""
     table = pq.read_table(path)
-    layout = json.loads(pq.read_metadata(path).metadata[b"minhash"])
-    width = 8 * layout["num_buckets"] * layout["hashes_per_bucket"]
-    assert table.column("index").to_pylist() == list(range(table.num_rows)), path
+    size = json.loads(pq.read_metadata(path).metadata[b"shingles"])["words"]
+    assert size >= 1, path
     assert {len(value) for value in table.column("exact_hash").to_pylist()} <= {16}, path
-    assert {len(value) for value in table.column("minhash").to_pylist() if value is not None} <= {width}, path
-    return Counter(signatures=table.num_rows)
+    for row in table.to_pylist():
+        hashes = row["shingles"]
+        assert all(first < second for first, second in pairwise(hashes)), row["id"]
+    return Counter(shingles=table.num_rows)
+
+
+def drops(path: Path) -> Counter[str]:
+    """Section "Drops": counted as the manifest counts what was dropped."""
+    counts: Counter[str] = Counter(dropped=0)
+    places = []
+    for row in pq.read_table(path).to_pylist():
+        places.append(row["index"])
+        counts["dropped"] += 1
+        counts[f"dropped.{row['subset']}.{row['reason']}"] += 1
+        assert row["rule"], row["id"]
+    assert places == sorted(set(places)), path
+    return counts
 
 
 def tokenizer(path: Path) -> Counter[str]:
@@ -258,7 +273,8 @@ CONTENT: dict[str, Callable[[Path], Counter[str]]] = {
     "documents": documents,
     "tokens": token_archive,
     "sequences": packed_sequences,
-    "signatures": signatures,
+    "shingles": shingles,
+    "drops": drops,
     "tokenizer": tokenizer,
     "weights": weights,
 }

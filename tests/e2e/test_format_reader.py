@@ -47,7 +47,7 @@ def test_the_reader_verifies_a_store_and_counts_what_the_manifests_count(demo_st
     assert result["found"].keys() == manifests.keys()
     for stage, counts in {
         "download": ("documents", "text_bytes"),
-        "filter": ("documents", "text_bytes"),
+        "filter": ("documents", "text_bytes", "dropped"),
         "dedup": ("documents", "text_bytes"),
         "train-tokenizer": ("vocab_size",),
         "tokenize": ("documents", "text_bytes", "tokens"),
@@ -55,7 +55,7 @@ def test_the_reader_verifies_a_store_and_counts_what_the_manifests_count(demo_st
     }.items():
         for count in counts:
             assert result["found"][stage][count] == manifests[stage].counts[count], (stage, count)
-    assert result["found"]["filter"]["signatures"] == manifests["filter"].counts["documents"]
+    assert result["found"]["filter"]["shingles"] == manifests["filter"].counts["documents"]
     assert result["found"]["train"]["numbers"] == manifests["train"].counts["parameters"]
 
 

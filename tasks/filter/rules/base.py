@@ -5,11 +5,12 @@ group `pile_pipeline.rules`). `tests/conformance/rule_checks.py` checks each pro
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from storage.config import Config
+from tasks.filter.rules.places import Place
 from tasks.filter.rules.view import DocumentView
 
 
@@ -25,7 +26,9 @@ class Drop:
     reason: str
     """Names the bound that was broken, with letters, digits, `-` and `_`: it becomes the name of a count."""
     value: float | None = field(default=None, compare=False)
-    """What was measured, if it was a number; shown with the samples of dropped documents."""
+    """What was measured, if it was a number; written down with every dropped document."""
+    bound: float | None = field(default=None, compare=False)
+    """What the value had to keep: it was below a lower bound, or above an upper one."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,24 @@ class Rewrite:
 
 
 Judgement = Keep | Drop | Rewrite
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that a rule compares with a bound; of kept documents too."""
+
+    reason: str
+    """Of the drop if the bound is broken."""
+    value: float
+    bound: float
+    is_least: bool = False
+    """Whether the bound is the least value that is allowed; otherwise it is the largest."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the value is beyond its bound."""
+        return self.value < self.bound if self.is_least else self.value > self.bound
+
 
 KEEP = Keep()
 EMPTY = "empty"
@@ -70,8 +91,11 @@ class Rule(ABC, Generic[ConfigT]):
       a part in it. A model that it asks comes with a pinned package, or its SHA-256 is a field.
     - A reason says which bound was broken and never what was measured: the reasons of a config are few.
     - What it has rewritten it keeps when asked again.
+    - What it measures and what it judges agree: the first measure that breaks its bound is the drop, with reason,
+      value and bound, unless the document is dropped for something that is no number.
     - It changes nothing that the view returns.
     - It can be pickled, before and after it has judged.
+    - Places lie in the text, ascend and do not overlap, whatever the text and whatever it was dropped for.
     - Importing it is quick: recipes do. datatrove and other large packages are imported when it judges.
     """
 
@@ -89,20 +113,49 @@ class Rule(ABC, Generic[ConfigT]):
     def judge(self, view: DocumentView) -> Judgement:
         """Return `KEEP`, why the document is dropped, or its new text."""
 
+    def measures(self, view: DocumentView) -> Iterable[Measure]:
+        """Yield what the rule compares with its bounds, in the order in which it does; all of it, whether or not
+        a bound is broken, and nothing if it measures nothing. A sample of it is drawn beside the bounds."""
+        return ()
 
-def judge_document(
-    rules: Iterable[Rule[Any]], text: str, *, keep_numbers: bool = False
-) -> tuple[DocumentView, Drop | None]:
-    """Ask rules in order; return the document as they leave it and why it is dropped, None if it is kept."""
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return where in `view.text` stands what the document was dropped for, to be marked for people.
+
+        Nowhere by default, as for a length. It is asked about single documents: slow is fine.
+        """
+        return ()
+
+
+def first_broken(measures: Iterable[Measure]) -> Judgement:
+    """Return the drop for the first measure that breaks its bound, `KEEP` if none does; asks for no more."""
+    for measure in measures:
+        if measure.is_broken:
+            return Drop(measure.reason, measure.value, measure.bound)
+    return KEEP
+
+
+class Judged(NamedTuple):
+    """A document that all rules of its policy have been asked about."""
+
+    document: DocumentView
+    """As they leave it."""
+    drop: Drop | None
+    """Why it goes; None if it is kept."""
+    rule: str
+    """The name of the rule that drops it, EMPTY if it needs none."""
+
+
+def judge_document(rules: Iterable[Rule[Any]], text: str, *, keep_numbers: bool = False) -> Judged:
+    """Ask rules in order; the first that drops the document decides."""
     view = DocumentView(text, keep_numbers=keep_numbers)
     if not view.characters:
-        return view, Drop(EMPTY, 0)
+        return Judged(view, Drop(EMPTY, 0, 1), EMPTY)
     for rule in rules:
         judgement = rule.judge(view)
         if isinstance(judgement, Drop):
-            return view, judgement
+            return Judged(view, judgement, rule.config.rule)
         if isinstance(judgement, Rewrite):
             view = DocumentView(judgement.text, keep_numbers=keep_numbers)
             if not view.characters:
-                return view, Drop(EMPTY, 0)
-    return view, None
+                return Judged(view, Drop(EMPTY, 0, 1), EMPTY)
+    return Judged(view, None, "")

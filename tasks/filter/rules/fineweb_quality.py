@@ -1,10 +1,12 @@
 """The rule of FineWeb about text extracted from web pages."""
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from tasks.filter.rules.base import EMPTY, KEEP, Drop, Judgement, Rule, RuleConfig
+from tasks.filter.rules.base import EMPTY, KEEP, Drop, Judgement, Measure, Rule, RuleConfig, first_broken
+from tasks.filter.rules.places import Place, occurrences, pieces, repeats
 from tasks.filter.rules.view import DocumentView
 
 
@@ -49,21 +51,50 @@ class FineWebQualityRule(Rule[FineWebQuality]):
 
     def judge(self, view: DocumentView) -> Judgement:
         """Look at the ends and lengths of lines, at repeated lines, then at lines per word."""
+        return first_broken(self.measures(view))
+
+    def measures(self, view: DocumentView) -> Iterator[Measure]:
+        """Yield shares of lines, then of characters, then lines per word."""
         from datatrove.utils.text import TERMINAL_PUNCTUATION  # noqa: PLC0415 - datatrove, not needed for planning
 
         rules = self.config
         lines = [line for line in view.text.split("\n") if line and not line.isspace()]
         if not lines:
-            return Drop(EMPTY, 0)
+            yield Measure(EMPTY, 0, 1, is_least=True)
+            return
         ended = sum(line[-1] in TERMINAL_PUNCTUATION for line in lines) / len(lines)
-        if ended < rules.line_punct_thr:
-            return Drop("line_punct_ratio", ended)
+        yield Measure("line_punct_ratio", ended, rules.line_punct_thr, is_least=True)
         short = sum(len(line) <= rules.short_line_length for line in lines) / len(lines)
-        if short > rules.short_line_thr:
-            return Drop("short_line_ratio", short)
+        yield Measure("short_line_ratio", short, rules.short_line_thr)
         breaks = view.text.count("\n")
         repeated = (sum(map(len, lines)) - sum(map(len, set(lines)))) / (len(view.text) - breaks)
-        if repeated > rules.char_duplicates_ratio:
-            return Drop("char_dup_ratio", repeated)
-        per_word = breaks / len(view.words)
-        return Drop("list_ratio", per_word) if per_word > rules.new_line_ratio else KEEP
+        yield Measure("char_dup_ratio", repeated, rules.char_duplicates_ratio)
+        yield Measure("list_ratio", breaks / len(view.words), rules.new_line_ratio)
+
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return the ends of lines that have no punctuation mark, short lines, repeated lines, or line breaks."""
+        text = view.text
+        lines = [(begin, end) for begin, end in pieces(text, "\n") if text[begin:end].strip()]
+        match drop.reason:
+            case "line_punct_ratio":
+                return _open_ends(text, lines)
+            case "short_line_ratio":
+                return [(begin, end) for begin, end in lines if end - begin <= self.config.short_line_length]
+            case "char_dup_ratio":
+                return list(repeats(text, lines))
+            case "list_ratio":
+                return occurrences(text, "\n")
+        return ()
+
+
+def _open_ends(text: str, lines: Sequence[Place]) -> list[Place]:
+    """Return the last word of each line that does not end with a punctuation mark, and the blanks behind it."""
+    from datatrove.utils.text import TERMINAL_PUNCTUATION  # noqa: PLC0415 - datatrove, not needed for planning
+
+    open_lines = [(begin, end) for begin, end in lines if text[end - 1] not in TERMINAL_PUNCTUATION]
+    return [(end - len(_last_word(text[begin:end])), end) for begin, end in open_lines]
+
+
+def _last_word(line: str) -> str:
+    last = line.split()[-1]
+    return line[line.rindex(last) :]

@@ -1,11 +1,13 @@
 """The rules of Gopher about the quality of running text, from numbers about all words at once."""
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from tasks.filter.rules.base import KEEP, Drop, Judgement, Rule, RuleConfig
+from tasks.filter.rules.base import KEEP, Drop, Judgement, Measure, Rule, RuleConfig, first_broken
+from tasks.filter.rules.places import MOST_PLACES, Place, lines, occurrences, words
 from tasks.filter.rules.view import DocumentView
 
 
@@ -63,60 +65,93 @@ class GopherQualityRule(Rule[GopherQuality]):
 
     def judge(self, view: DocumentView) -> Judgement:
         """Look at words, then at lines, then at letters and stop words."""
-        return self._by_lengths(view) or self._by_marks(view) or self._by_letters(view)
+        return first_broken(self._measures(view, in_full=False))
 
-    def _by_lengths(self, view: DocumentView) -> Drop | None:
+    def measures(self, view: DocumentView) -> Iterator[Measure]:
+        """Yield numbers about words, then about lines, then about letters and stop words."""
+        return self._measures(view, in_full=True)
+
+    def _measures(self, view: DocumentView, *, in_full: bool) -> Iterator[Measure]:
+        """Yield them all, or for a judgement alone not those that a quick look shows to be within their bound."""
+        yield from self._by_lengths(view)
+        if len(view.words):
+            yield from self._by_marks(view, in_full)
+            yield from self._by_letters(view, in_full)
+
+    def _by_lengths(self, view: DocumentView) -> Iterator[Measure]:
         rules = self.config
         lengths = view.words.lengths[~view.words.only_marks]
-        if len(lengths) < rules.min_doc_words:
-            return Drop("gopher_short_doc", len(lengths))
-        if rules.max_doc_words and len(lengths) > rules.max_doc_words:
-            return Drop("gopher_long_doc", len(lengths))
+        yield Measure("gopher_short_doc", len(lengths), rules.min_doc_words, is_least=True)
+        if rules.max_doc_words:
+            yield Measure("gopher_long_doc", len(lengths), rules.max_doc_words)
+        if not len(lengths):
+            return
         mean = int(lengths.sum()) / len(lengths)
-        if rules.min_avg_word_length and mean < rules.min_avg_word_length:
-            return Drop("gopher_below_avg_threshold", mean)
-        if rules.max_avg_word_length and mean > rules.max_avg_word_length:
-            return Drop("gopher_above_avg_threshold", mean)
-        return None
+        if rules.min_avg_word_length:
+            yield Measure("gopher_below_avg_threshold", mean, rules.min_avg_word_length, is_least=True)
+        if rules.max_avg_word_length:
+            yield Measure("gopher_above_avg_threshold", mean, rules.max_avg_word_length)
 
-    def _by_marks(self, view: DocumentView) -> Drop | None:
+    def _by_marks(self, view: DocumentView, in_full: bool) -> Iterator[Measure]:
         ellipses = view.text.count("...") + view.text.count("…")
-        return self._by_symbols(view, ellipses) or self._by_lines(view, ellipses)
-
-    def _by_symbols(self, view: DocumentView, ellipses: int) -> Drop | None:
         most = self.config.max_symbol_word_ratio
-        if not most:
-            return None
-        hashes = view.text.count("#") / len(view.words)
-        if hashes > most:
-            return Drop("gopher_too_many_hashes", hashes)
-        share = ellipses / len(view.words)
-        return Drop("gopher_too_many_ellipsis", share) if share > most else None
-
-    def _by_lines(self, view: DocumentView, ellipses: int) -> Drop | None:
+        if most:
+            yield Measure("gopher_too_many_hashes", view.text.count("#") / len(view.words), most)
+            yield Measure("gopher_too_many_ellipsis", ellipses / len(view.words), most)
         most_bullets, most_ellipses = self.config.max_bullet_lines_ratio, self.config.max_ellipsis_lines_ratio
         lines = view.lines
         # A line that begins with a bullet has one of these in it, so most texts need no look at their lines.
         marks = view.text.count("•") + view.text.count("-")
-        if most_bullets and marks / len(lines) > most_bullets:
+        if most_bullets and (in_full or marks / len(lines) > most_bullets):
             bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines) / len(lines)
-            if bullets > most_bullets:
-                return Drop("gopher_too_many_bullets", bullets)
-        if most_ellipses and ellipses / len(lines) > most_ellipses:
+            yield Measure("gopher_too_many_bullets", bullets, most_bullets)
+        if most_ellipses and (in_full or ellipses / len(lines) > most_ellipses):
             ended = sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines)
-            if ended > most_ellipses:
-                return Drop("gopher_too_many_end_ellipsis", ended)
-        return None
+            yield Measure("gopher_too_many_end_ellipsis", ended, most_ellipses)
 
-    def _by_letters(self, view: DocumentView) -> Judgement:
+    def _by_letters(self, view: DocumentView, in_full: bool) -> Iterator[Measure]:
         rules = self.config
         if rules.max_non_alpha_words_ratio:
             lettered = int(np.count_nonzero(view.words.have_letter)) / len(view.words)
-            if lettered < rules.max_non_alpha_words_ratio:
-                return Drop("gopher_below_alpha_threshold", lettered)
-        missing = rules.min_stop_words
+            yield Measure("gopher_below_alpha_threshold", lettered, rules.max_non_alpha_words_ratio, is_least=True)
+        found = 0
         for word in dict.fromkeys(rules.stop_words):
-            if missing <= 0:
-                break
-            missing -= word in view.words
-        return KEEP if missing <= 0 else Drop("gopher_enough_stop_words", rules.min_stop_words - missing)
+            if found >= rules.min_stop_words and not in_full:
+                return
+            found += word in view.words
+        if rules.min_stop_words:
+            yield Measure("gopher_enough_stop_words", found, rules.min_stop_words, is_least=True)
+
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return the words or marks that count against the text; none of what is missing, as stop words are."""
+        text = view.text
+        match drop.reason:
+            case "gopher_below_avg_threshold" | "gopher_above_avg_threshold":
+                return self._odd_words(view, long=drop.reason == "gopher_above_avg_threshold")
+            case "gopher_too_many_hashes":
+                return occurrences(text, "#")
+            case "gopher_too_many_ellipsis":
+                return occurrences(text, "...", "…")
+            case "gopher_too_many_bullets":
+                starts = [(end - len(text[begin:end].lstrip()), end) for begin, end in lines(text)]
+                return [(begin, end) for begin, end in starts if text[begin:end].startswith(("•", "-"))]
+            case "gopher_too_many_end_ellipsis":
+                ends = [(begin, begin + len(text[begin:end].rstrip())) for begin, end in lines(text)]
+                return [
+                    (end - (1 if text[end - 1] == "…" else 3), end)
+                    for begin, end in ends
+                    if text[begin:end].endswith(("...", "…"))
+                ]
+            case "gopher_below_alpha_threshold":
+                pairs = zip(words(text), view.words.have_letter, strict=True)
+                return [place for place, has_letter in pairs if not has_letter][:MOST_PLACES]
+        return ()
+
+    def _odd_words(self, view: DocumentView, *, long: bool) -> Sequence[Place]:
+        """Return the words that are longer, or shorter, than words may be on average; of many the oddest."""
+        pairs = zip(words(view.text), view.words.only_marks, strict=True)
+        sizes = [(end - begin, begin) for (begin, end), only_marks in pairs if not only_marks]
+        bound = (self.config.max_avg_word_length if long else self.config.min_avg_word_length) or 0
+        odd = [(size, begin) for size, begin in sizes if (size > bound if long else size < bound)]
+        odd.sort(key=lambda word: (-word[0] if long else word[0], word[1]))
+        return sorted((begin, begin + size) for size, begin in odd[:MOST_PLACES])

@@ -1,11 +1,13 @@
 """The rules of Gopher about repetition."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tasks.filter.rules.base import EMPTY, KEEP, Drop, Judgement, Rule, RuleConfig
+from tasks.filter.rules.base import EMPTY, KEEP, Drop, Judgement, Measure, Rule, RuleConfig, first_broken
+from tasks.filter.rules.places import Place, merged, most_frequent, paragraphs, pieces, repeated_runs, repeats
 from tasks.filter.rules.view import DocumentView
 
 
@@ -64,50 +66,70 @@ class GopherRepetitionRule(Rule[GopherRepetition]):
 
     def judge(self, view: DocumentView) -> Judgement:
         """Look at paragraphs, at lines, at the most frequent n-grams, then at repeated ones."""
-        if not view.text:
-            return Drop(EMPTY, 0)
-        return self._by_lines(view) or self._by_frequent(view) or self._by_repeated(view) or KEEP
+        return first_broken(self._measures(view, in_full=False))
 
-    def _by_lines(self, view: DocumentView) -> Drop | None:
+    def measures(self, view: DocumentView) -> Iterator[Measure]:
+        """Yield shares of paragraphs, of lines, of the most frequent n-grams, then of repeated ones."""
+        return self._measures(view, in_full=True)
+
+    def _measures(self, view: DocumentView, *, in_full: bool) -> Iterator[Measure]:
+        """Yield them all, or for a judgement alone not those that a quick look shows to be within their bound."""
+        if not view.text:
+            yield Measure(EMPTY, 0, 1, is_least=True)
+            return
+        yield from self._by_lines(view)
+        yield from self._by_frequent(view, in_full)
+        yield from self._by_repeated(view)
+
+    def _by_lines(self, view: DocumentView) -> Iterator[Measure]:
         rules, text = self.config, view.text
         # What the regular expressions of the stock filter split off; those take 13 ms a MB.
         lines = [line for line in text.split("\n") if line]
         lines += [""] * (text.startswith("\n") + text.endswith("\n"))
         characters = len(text)
-        return _repeats(
-            view.paragraphs or ("",), characters, rules.dup_para_frac, rules.dup_para_char_frac, "dup_para"
-        ) or _repeats(lines, characters, rules.dup_line_frac, rules.dup_line_char_frac, "dup_line")
+        paragraphs = view.paragraphs or ("",)
+        yield from _repeats(paragraphs, characters, rules.dup_para_frac, rules.dup_para_char_frac, "dup_para")
+        yield from _repeats(lines, characters, rules.dup_line_frac, rules.dup_line_char_frac, "dup_line")
 
-    def _by_frequent(self, view: DocumentView) -> Drop | None:
+    def _by_frequent(self, view: DocumentView, in_full: bool) -> Iterator[Measure]:
         words, characters = view.words, len(view.text)
         bounds: dict[int, int] = {}
         for size, most in self.config.top_n_grams:
             # No n-gram is more frequent than a shorter one that it begins with.
             at_most = min((count for shorter, count in bounds.items() if shorter <= size), default=len(words))
-            if at_most * words.longest(size) / characters <= most:
+            if not in_full and at_most * words.longest(size) / characters <= most:
                 continue
             count, length = words.most_frequent(size)
-            if count * length / characters > most:
-                return Drop(f"top_{size}_gram", count * length / characters)
+            yield Measure(f"top_{size}_gram", count * length / characters, most)
             bounds[size] = count
-        return None
 
-    def _by_repeated(self, view: DocumentView) -> Drop | None:
+    def _by_repeated(self, view: DocumentView) -> Iterator[Measure]:
         for size, most in self.config.dup_n_grams:
             share = view.words.repeated_letters(size) / len(view.text)
-            if share > most:
-                return Drop(f"duplicated_{size}_n_grams", share)
-        return None
+            yield Measure(f"duplicated_{size}_n_grams", share, most)
+
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return the repeats of paragraphs, lines or runs of words, or each place of the most frequent run."""
+        text, number = view.text, re.search(r"\d+", drop.reason)
+        if drop.reason.startswith("dup_para_"):
+            return merged(repeats(text, paragraphs(text)))
+        if drop.reason.startswith("dup_line_"):
+            return merged(repeats(text, pieces(text, "\n")))
+        if number is None:
+            return ()
+        if drop.reason.startswith("top_"):
+            return most_frequent(text, int(number[0]))
+        runs = repeated_runs(text, int(number[0]))
+        return merged((run[0][0], run[-1][1]) for run in runs)
 
 
 def _repeats(
     units: Sequence[str], characters: int, most: float | None, most_characters: float | None, name: str
-) -> Drop | None:
+) -> Iterator[Measure]:
     distinct = set(units)
     repeats = len(units) - len(distinct)
-    if not repeats:
-        return None
-    if most and repeats / len(units) > most:
-        return Drop(f"{name}_frac", repeats / len(units))
-    share = (sum(map(len, units)) - sum(map(len, distinct))) / characters
-    return Drop(f"{name}_char_frac", share) if most_characters and share > most_characters else None
+    if most:
+        yield Measure(f"{name}_frac", repeats / len(units) if units else 0.0, most)
+    if most_characters:
+        repeated = sum(map(len, units)) - sum(map(len, distinct)) if repeats else 0
+        yield Measure(f"{name}_char_frac", repeated / characters, most_characters)

@@ -1,10 +1,11 @@
 """The rule about the size of a document."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tasks.filter.rules.base import EMPTY, KEEP, Drop, Judgement, Rule, RuleConfig
+from tasks.filter.rules.base import EMPTY, KEEP, Drop, Judgement, Measure, Rule, RuleConfig, first_broken
 from tasks.filter.rules.view import DocumentView
 
 
@@ -47,12 +48,16 @@ class LengthRule(Rule[Length]):
 
     def judge(self, view: DocumentView) -> Judgement:
         """Compare characters, then words."""
+        return first_broken(self.measures(view))
+
+    def measures(self, view: DocumentView) -> Iterator[Measure]:
+        """Yield the number of characters, then that of words."""
+        rules = self.config
         if not view.characters:
-            return Drop(EMPTY, 0)
-        if view.characters < self.config.min_characters:
-            return Drop("too-short", view.characters)
-        if self.config.max_characters is not None and view.characters > self.config.max_characters:
-            return Drop("too-long", view.characters)
-        if self.config.min_words > 1 and len(view.words) < self.config.min_words:
-            return Drop("too-few-words", len(view.words))
-        return KEEP
+            yield Measure(EMPTY, 0, 1, is_least=True)
+        if rules.min_characters > 1:
+            yield Measure("too-short", view.characters, rules.min_characters, is_least=True)
+        if rules.max_characters is not None:
+            yield Measure("too-long", view.characters, rules.max_characters)
+        if rules.min_words > 1:
+            yield Measure("too-few-words", len(view.words), rules.min_words, is_least=True)

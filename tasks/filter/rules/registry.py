@@ -27,6 +27,7 @@ RULES: Registry[type[Rule[Any]]] = Registry(
     "pile_pipeline.rules",
     {
         "length": "tasks.filter.rules.length:LengthRule",
+        "plain-text": "tasks.filter.rules.plain_text:PlainTextRule",
         "code": "tasks.filter.rules.code:CodeRule",
         "gopher-quality": "tasks.filter.rules.gopher_quality:GopherQualityRule",
         "gopher-repetition": "tasks.filter.rules.gopher_repetition:GopherRepetitionRule",

@@ -1,10 +1,12 @@
 """A filter rule against boilerplate: takes lines away that hold no text of the document."""
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from tasks.filter.rules.base import KEEP, Drop, Judgement, Rewrite, Rule, RuleConfig
+from tasks.filter.rules.base import KEEP, Drop, Judgement, Measure, Rewrite, Rule, RuleConfig, first_broken
+from tasks.filter.rules.places import Place, lines
 from tasks.filter.rules.view import DocumentView
 
 
@@ -37,8 +39,18 @@ class BoilerplateRule(Rule[Boilerplate]):
         left = [line for line in view.lines if not self._is_boilerplate(line)]
         if len(left) == len(view.lines):
             return KEEP
-        share = 1 - len(left) / len(view.lines)
-        return Drop("boilerplate", share) if share > self.config.max_share else Rewrite("\n".join(left))
+        found = first_broken(self.measures(view))
+        return Rewrite("\n".join(left)) if found == KEEP else found
+
+    def measures(self, view: DocumentView) -> Iterator[Measure]:
+        """Yield the share of lines with a phrase."""
+        if view.lines:
+            share = sum(map(self._is_boilerplate, view.lines)) / len(view.lines)
+            yield Measure("boilerplate", share, self.config.max_share)
+
+    def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
+        """Return the lines with a phrase."""
+        return [(begin, end) for begin, end in lines(view.text) if self._is_boilerplate(view.text[begin:end])]
 
     def _is_boilerplate(self, line: str) -> bool:
         lowered = line.lower()

@@ -67,7 +67,7 @@ def test_fields_of_the_chosen_source_and_model_are_explained_one_by_one(
         ("download.source.include", '["*"]'),
         ("download.source.text_field", '["text", "content", "body", "raw_content"]'),
         ("train.model.n_layers", "4"),
-        ("filter.minhash.n_grams", "5"),
+        ("filter.shingles.words", "5"),
     ):
         shown_value, _, meaning = lines[field]
         assert shown_value.strip() == f"{field} = {value}"
@@ -144,7 +144,7 @@ def test_recipe_shows_what_differs_from_the_defaults(capsys: pytest.CaptureFixtu
     file = tmp_path / "mine.yaml"
     file.write_text(
         "based_on: world-1m\ntrain: {max_steps: 41, seed: 0}\n"
-        "filter: {subsets: {Github: null, Mine: web}, minhash: {n_grams: 3}}\ndedup: off\n"
+        "filter: {subsets: {Github: null, Mine: web}, shingles: {words: 3}}\ndedup: off\n"
     )
     code, shown = pile(capsys, "recipes", str(file))
     found = values_shown(shown)
@@ -154,7 +154,7 @@ def test_recipe_shows_what_differs_from_the_defaults(capsys: pytest.CaptureFixtu
     assert found["filter.subsets.Github"] == "null"
     assert found["filter.subsets.Mine"] == '"web"'
     assert {name for name in found if name.startswith("filter.")} == {
-        "filter.subsets.Github", "filter.subsets.Mine", "filter.minhash.n_grams",
+        "filter.subsets.Github", "filter.subsets.Mine", "filter.shingles.words",
     }  # fmt: skip
     assert found["download.source.kind"] == '"python-environment"'
     assert found["train.model.family"] == '"world"'

@@ -43,6 +43,8 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("pile why tra", ["train-tokenizer", "train"]),
         ("pile run --det", ["--detach"]),
         ("pile completion z", ["zsh"]),
+        ("pile filter --try gpt", ["gpt2-124m"]),
+        ("pile filter --ht", ["--html"]),
     ],
 )
 def test_bash_completes(script: Path, words: str, found: list[str]) -> None:

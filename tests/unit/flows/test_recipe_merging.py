@@ -43,10 +43,12 @@ def test_map_is_changed_by_key(tmp_path: Path, section: str, option: str, subset
 
 def test_map_of_sections_is_changed_by_key_and_field(tmp_path: Path) -> None:
     for found in both_ways(
-        tmp_path, "filter: {policies: {web: {minhash: false}}}", "filter.policies.web.minhash=false"
+        tmp_path,
+        "filter: {policies: {web: {near_duplicates: false}}}",
+        "filter.policies.web.near_duplicates=false",
     ):
         assert found.policies["web"].rules == POLICIES["web"].rules
-        assert not found.policies["web"].minhash
+        assert not found.policies["web"].near_duplicates
         assert found.policies.keys() == POLICIES.keys()
 
 
@@ -66,7 +68,7 @@ def test_file_that_is_based_on_nothing_says_the_whole_map(tmp_path: Path) -> Non
     }
 
 
-@pytest.mark.parametrize("section", ["", "filter: {}\n", "filter: {minhash: {n_grams: 3}}\n"])
+@pytest.mark.parametrize("section", ["", "filter: {}\n", "filter: {shingles: {words: 3}}\n"])
 def test_option_changes_the_default_of_what_a_file_leaves_out(tmp_path: Path, section: str) -> None:
     text = f"download: {{source: {{kind: files, patterns: a}}}}\n{section}"
     recipe = from_file(tmp_path, text, "filter.subsets.Mine=web", "train.model.d_ff=64", "train.max_steps=50")
@@ -105,7 +107,7 @@ def test_null_for_an_entry_that_there_is_not_asks_what_was_meant(tmp_path: Path)
         ("execution.engine.name=locla", "local"),
         ("download.source.kind=fiels", "files"),
         ("download.source.val_frction=0.1", "val_fraction"),
-        ("filter.minhash.n_gram=3", "n_grams"),
+        ("filter.shingles.word=3", "words"),
         ("filter.policies={web: {rules: [{rule: lenght}]}}", "length"),
         ("filter.policies={web: {rule: [{rule: length}]}}", "rules"),
     ],

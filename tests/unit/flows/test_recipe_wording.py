@@ -54,7 +54,7 @@ def test_no_wrong_value_of_a_field_brings_up_words_that_are_not_ours(name: str, 
 
 @pytest.mark.parametrize(
     "section",
-    ["train", "filter", "execution", "train.model", "download.source", "filter.minhash", "filter.policies",
+    ["train", "filter", "execution", "train.model", "download.source", "filter.shingles", "filter.policies",
      "filter.policies.web", "filter.policies.web.rules", "execution.engine", "evaluate.prompts"],
 )  # fmt: skip
 def test_no_wrong_value_of_a_section_brings_up_words_that_are_not_ours(section: str) -> None:

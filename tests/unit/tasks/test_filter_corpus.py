@@ -1,6 +1,5 @@
 import json
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -9,36 +8,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tasks.filter.pipeline
-from storage.artifacts.store import Artifact, Store
+from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
-from storage.formats.documents import Document, DocumentWriter, read_documents
-from storage.formats.minhash import MinHash
-from storage.formats.signatures import read_layout, read_signatures
+from storage.formats.documents import Document, read_documents
+from storage.formats.shingles import read_layout, read_names, read_shingles
 from storage.notice import NOTICE
 from tasks.core.context import TABLES
-from tasks.core.execution import Execution
-from tasks.core.runner import run_stage
-from tasks.core.stage import RunContext
-from tasks.filter.config import FilterConfig
-from tasks.filter.exact import exact_hash
 from tasks.filter.pipeline import SAMPLE_CHARACTERS, SAMPLES, filter_pipeline
-from tasks.filter.policies import Policy
 from tasks.filter.rules.base import KEEP, Judgement, Rewrite, Rule, RuleConfig
 from tasks.filter.rules.registry import rule_config
 from tasks.filter.rules.view import DocumentView
-from tasks.filter.stage import STAGE
-
-CONFIG = FilterConfig(
-    policies={
-        "prose": Policy(rules=(rule_config("gopher-quality", min_doc_words=5, min_stop_words=1),)),
-        "code": Policy(rules=(rule_config("code", max_line_characters=80),), minhash=False),
-        "mild": Policy(rules=(rule_config("length", min_characters=4),)),
-    },
-    subsets={"Books": "prose", "Program.Source": "code"},
-    default_policy="mild",
-    minhash=MinHash(n_grams=3, num_buckets=4, hashes_per_bucket=2),
-)
+from tasks.filter.words import DocumentWords
+from tests.unit.tasks.filtering import CONFIG, PAIRS, make_corpus, run_filter
 
 texts = st.sampled_from(
     [
@@ -55,25 +37,6 @@ texts = st.sampled_from(
     ]
 )
 documents = st.lists(st.tuples(st.sampled_from(["Books", "Program.Source", "New one", ""]), texts), max_size=25)
-
-
-def make_corpus(root: Path, parts: Mapping[str, Sequence[tuple[str, str]]]) -> Artifact:
-    """Write a download artifact of (subset, text) pairs."""
-    writer = ArtifactWriter(Store(str(root)), "download", "0" * 16)
-    committed = []
-    for part, pairs in parts.items():
-        path = writer.scratch() / f"{part}.jsonl.zst"
-        with DocumentWriter(path) as out:
-            for line, (subset, text) in enumerate(pairs):
-                out.write(Document(f"{part}:{line}", subset, text, {"line": line}))
-        committed.append(writer.commit(part, {"documents": path}, counts=out.counts()))
-    nothing = {"config": {}, "inputs": {}, "sources": {}, "recipe": {}, "libraries": {}}
-    return writer.publish(committed, version=1, run_id="run", code_commit="", started="", seconds=0.0, **nothing)
-
-
-def run_filter(corpus: Artifact, config: FilterConfig = CONFIG, workers: int = 1) -> Artifact:
-    context = RunContext(corpus.store, "run", {}, Execution(workers=workers))
-    return run_stage(STAGE, config, {"corpus": corpus}, context).artifact
 
 
 def kept_documents(artifact: Artifact) -> dict[str, list[Document]]:
@@ -116,16 +79,6 @@ def test_counts_of_any_corpus_add_up_per_subset(
     assert all(document.meta == {"line": int(document.id.rpartition(":")[2])} for document in kept)
 
 
-PAIRS = [
-    ("Books", "The cat and the dog sat on the mat, and then they had to be off."),
-    ("Books", "too short"),
-    ("Program.Source", "y = 1\n" * 9),
-    ("Program.Source", "z" * 100),
-    ("New one", "  ok, it is mild  "),
-    ("New one", "x"),
-]
-
-
 def test_every_split_is_filtered_by_the_policy_of_each_subset(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path, {"train-00000": PAIRS * 2, "test-00000": PAIRS, "val-00000": PAIRS[1:2]})
 
@@ -152,7 +105,7 @@ class Shout(Rule[RuleConfig]):
         return KEEP if view.text.isupper() else Rewrite(view.text.upper())
 
 
-def test_rewritten_text_is_what_is_kept_counted_and_signed(
+def test_rewritten_text_is_what_is_kept_counted_and_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks.filter.pipeline, "make_rule", Shout)
@@ -167,23 +120,24 @@ def test_rewritten_text_is_what_is_kept_counted_and_signed(
 
     assert [document.text for document in read_documents(writer.open(files["documents"]))] == ["STRASSE", "OVER"]
     assert part.counts["text_bytes"] == len("STRASSEOVER")
-    signed = b"".join(group.exact.tobytes() for group in read_signatures(writer.open(files["signatures"])))
-    assert signed == exact_hash("STRASSE") + exact_hash("OVER")
+    [rows] = read_shingles(writer.open(files["shingles"]))
+    assert rows.exact.tobytes() == DocumentWords("STRASSE").exact_hash() + DocumentWords("OVER").exact_hash()
 
 
-def test_signatures_stand_beside_the_kept_documents_in_their_order(tmp_path: Path) -> None:
+def test_shingles_stand_beside_the_kept_documents_in_their_order(tmp_path: Path) -> None:
     artifact = run_filter(make_corpus(tmp_path, {"train-00000": PAIRS, "val-00000": [("Books", "no")]}))
 
-    for documents_file, signature_file in zip(
-        artifact.files("documents"), artifact.files("signatures"), strict=True
-    ):
-        kept = list(read_documents(artifact.open(documents_file)))
-        layout, rows = read_layout(artifact.open(signature_file))
-        groups = list(read_signatures(artifact.open(signature_file)))
-        assert (layout, rows) == (CONFIG.minhash, len(kept))
-        assert b"".join(group.exact.tobytes() for group in groups) == b"".join(exact_hash(d.text) for d in kept)
-        has_minhash = [flag for group in groups for flag in group.has_minhash.tolist()]
-        assert has_minhash == [document.subset != "Program.Source" for document in kept]
+    for documents_file, shingle_file in zip(artifact.files("documents"), artifact.files("shingles"), strict=True):
+        kept, path = list(read_documents(artifact.open(documents_file))), artifact.open(shingle_file)
+        words = [DocumentWords(document.text) for document in kept]
+        [rows] = read_shingles(path)
+        assert read_layout(path) == (CONFIG.shingles, len(kept))
+        assert read_names(path) == ([d.id for d in kept], [d.subset for d in kept])
+        assert rows.exact.tobytes() == b"".join(found.exact_hash() for found in words)
+        assert rows.words.tolist() == list(map(len, words))
+        assert rows.near.tolist() == [document.subset != "Program.Source" for document in kept]
+        for begin, end, found in zip(rows.ends[:-1], rows.ends[1:], words, strict=True):
+            assert rows.shingles[begin:end].tolist() == found.shingles(3).tolist()
 
 
 def test_subset_without_policy_is_named_where_one_sees_it(

@@ -46,8 +46,8 @@ def test_rule_that_does_not_exist_is_refused_with_the_names_of_those_that_do() -
 
 def test_code_and_synthetic_text_never_meet_rules_for_prose() -> None:
     for name in ("code", "synthetic"):
-        assert {rule.rule for rule in POLICIES[name].rules} <= {"length", "code"}
-    assert not POLICIES["synthetic"].minhash
+        assert {rule.rule for rule in POLICIES[name].rules} <= {"length", "code", "plain-text"}
+    assert not POLICIES["synthetic"].near_duplicates
 
 
 def test_policies_for_long_texts_have_no_upper_bound_on_words() -> None:
@@ -79,11 +79,11 @@ def test_rules_that_no_document_can_meet_are_refused() -> None:
 
 def test_subset_without_policy_gets_the_default_one() -> None:
     config = FilterConfig(
-        policies={"a": Policy(), "b": Policy(minhash=False)}, subsets={"X": "a"}, default_policy="b"
+        policies={"a": Policy(), "b": Policy(near_duplicates=False)}, subsets={"X": "a"}, default_policy="b"
     )
 
-    assert config.policy("X").minhash
-    assert not config.policy("Y").minhash
+    assert config.policy("X").near_duplicates
+    assert not config.policy("Y").near_duplicates
     assert config.unknown_subsets(
         {"documents.X": 3, "documents.Y": 2, "dropped.Y.empty": 1, "dropped.Z.z.empty": 4}
     ) == {
