@@ -47,7 +47,7 @@ class DropRow:
 
     id: str
     subset: str
-    index: int  # type: ignore[assignment]  # hides the method of tuples, which nobody calls
+    index: int
     rule: str
     reason: str
     value: float | None = None

@@ -1,9 +1,10 @@
-"""Runs the filter stage: every shard through the pipeline, then the reports."""
+"""Runs the filter stage: every shard by itself, then the reports."""
 
 import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from storage.artifacts.records import Part
@@ -12,9 +13,9 @@ from storage.errors import InputError
 from storage.formats.documents import DOCUMENTS
 from storage.notice import NOTICE
 from tasks.core.context import StageContext
-from tasks.executors.local import run_datatrove
+from tasks.executors.local import for_each_shard
 from tasks.filter.config import UNKNOWN_SUBSET, FilterConfig
-from tasks.filter.pipeline import filter_pipeline
+from tasks.filter.shards import FilterShard
 from tasks.reports.drop_counts import drop_table
 from tasks.reports.histograms import Panel, histograms
 
@@ -32,8 +33,8 @@ def filter_corpus(config: FilterConfig, corpus: Artifact, *, context: StageConte
     """
     shards = corpus.files(DOCUMENTS)
     finished = context.finished_parts([shard.part for shard in shards])
-    left = tuple(shard for shard in shards if shard.part not in finished)
-    run_datatrove(context, filter_pipeline(config, corpus, left, context.writer), [shard.part for shard in left])
+    left = [shard for shard in shards if shard.part not in finished]
+    for_each_shard(context, left, FilterShard(config, corpus, context.writer), name=attrgetter("part"))
     committed = context.writer.parts()
     parts = [committed[shard.part] for shard in shards]
     _report(config, parts, context)

@@ -1,5 +1,7 @@
 """Which documents of which subset are kept: policies as data, and the defaults for corpora that we know."""
 
+from typing import Any
+
 from storage.config import Config
 from tasks.filter.rules.base import RuleConfig
 from tasks.filter.rules.registry import AnyRuleConfig, rule_config
@@ -17,14 +19,20 @@ class Policy(Config):
     """Take numbers for the words that they are when documents are compared; otherwise all are the same one."""
 
 
-WITHOUT_LINES = rule_config(
-    "gopher-repetition", dup_line_frac=None, dup_para_frac=None, dup_line_char_frac=None, dup_para_char_frac=None
+def _quality(**fields: float | None) -> RuleConfig:
+    return rule_config("gopher-quality", **fields)
+
+
+def _repetition(**fields: Any) -> RuleConfig:
+    # Between the paragraphs of some sources stands a blank, and a third of their lines would be one that repeats.
+    return rule_config("gopher-repetition", **{"blank_lines": False, **fields})
+
+
+WITHOUT_LINES = _repetition(
+    dup_line_frac=None, dup_para_frac=None, dup_line_char_frac=None, dup_para_char_frac=None
 )
 """In dialogues short lines come back: `Yes.`"""
-
-
-REPEATED = rule_config(
-    "gopher-repetition",
+REPEATED = _repetition(
     dup_line_frac=None,
     dup_para_frac=None,
     dup_line_char_frac=0.8,
@@ -34,8 +42,7 @@ REPEATED = rule_config(
 )
 """Most of the text stands there several times; up to 0.7 is common where things that are alike are described. The
 number of lines says less: specifications, statutes with tables, listings have many that are `},` or a number."""
-DESCRIBED = rule_config(
-    "gopher-repetition",
+DESCRIBED = _repetition(
     dup_line_frac=None,
     dup_para_frac=None,
     dup_line_char_frac=None,
@@ -47,21 +54,14 @@ DESCRIBED = rule_config(
 them 0.15 to 0.5 of the characters stand in repeated runs of five words."""
 PLAIN = rule_config("plain-text")
 
-
-def _quality(**fields: float | None) -> RuleConfig:
-    return rule_config("gopher-quality", **fields)
-
-
 # The figures behind these choices: shares of documents kept per subset and block, with whitespace words, were
 # 0.98 (Gopher quality on manual pages), 0.47 (TeX, source code), 0.00 (templated mathematics); Gopher repetition
 # 0.62 (mathematics) to 1.0 (books); FineWeb quality 0.66 (web pages) and below 0.1 nearly everywhere else.
 POLICIES: dict[str, Policy] = {
-    "web": Policy(rules=(_quality(), rule_config("gopher-repetition"), rule_config("fineweb-quality"))),
-    "prose": Policy(rules=(_quality(min_doc_words=20), rule_config("gopher-repetition"))),
-    "multilingual": Policy(
-        rules=(_quality(min_stop_words=0, max_avg_word_length=14.0), PLAIN, rule_config("gopher-repetition"))
-    ),
-    "books": Policy(rules=(_quality(max_doc_words=None), rule_config("gopher-repetition"))),
+    "web": Policy(rules=(_quality(), _repetition(), rule_config("fineweb-quality"))),
+    "prose": Policy(rules=(_quality(min_doc_words=20), _repetition())),
+    "multilingual": Policy(rules=(_quality(min_stop_words=0, max_avg_word_length=14.0), PLAIN, _repetition())),
+    "books": Policy(rules=(_quality(max_doc_words=None), _repetition())),
     "papers": Policy(
         rules=(
             _quality(
@@ -105,7 +105,7 @@ POLICIES: dict[str, Policy] = {
         )
     ),
     "synthetic": Policy(near_duplicates=False, keep_numbers=True),
-    "mild": Policy(rules=(rule_config("length", min_words=5), PLAIN, REPEATED)),
+    "mild": Policy(rules=(rule_config("length", min_words=3), PLAIN, REPEATED)),
 }
 """Policies by name. `mild` is for subsets that nobody has judged: what is no text, or repeats itself, beyond doubt
 goes."""

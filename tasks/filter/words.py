@@ -1,6 +1,6 @@
 """The words of a document, with what filters and MinHash ask about them."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -120,8 +120,8 @@ def scanned(text: str, keep_numbers: bool = False) -> Scanned:
     most = len(codes) // 2 + 2
     letters, ends, prefixes = np.empty_like(codes), np.empty(most, np.int64), np.empty(most, np.uint64)
     flags, normalised = np.empty(most, np.uint8), np.empty(len(codes), np.uint64)
-    found = letters, ends, prefixes, flags, normalised
-    while (counts := scan(codes, *tables.of(codes), keep_numbers, *found))[0] == UNKNOWN:
+    scanning = partial(scan, codes, *tables.of(codes), keep_numbers, letters, ends, prefixes, flags, normalised)
+    while (counts := scanning())[0] == UNKNOWN:
         tables.learn(codes)
     words, normal = counts
     hashes = None if normal == UNKNOWN else normalised[:normal]

@@ -14,12 +14,14 @@ from tasks.filter.rules.view import DocumentView
 class GopherRepetition(RuleConfig):
     """datatrove's GopherRepetitionFilter on whitespace words; null or an empty list switches a bound off.
 
-    Source: Rae et al. 2021, arXiv:2112.11446, table A1. Field names are datatrove's.
+    Source: Rae et al. 2021, arXiv:2112.11446, table A1. Field names are datatrove's but for `blank_lines`.
     """
 
     rule: Literal["gopher-repetition"] = "gopher-repetition"
     dup_line_frac: float | None = Field(default=0.3, gt=0)
     """Largest share of lines that repeat an earlier line."""
+    blank_lines: bool = True
+    """Whether lines of nothing but white space count as lines that repeat each other. They do for datatrove."""
     dup_para_frac: float | None = Field(default=0.3, gt=0)
     """Largest share of paragraphs that repeat an earlier one."""
     dup_line_char_frac: float | None = Field(default=0.2, gt=0)
@@ -84,8 +86,9 @@ class GopherRepetitionRule(Rule[GopherRepetition]):
     def _by_lines(self, view: DocumentView) -> Iterator[Measure]:
         rules, text = self.config, view.text
         # What the regular expressions of the stock filter split off; those take 13 ms a MB.
-        lines = [line for line in text.split("\n") if line]
-        lines += [""] * (text.startswith("\n") + text.endswith("\n"))
+        lines = [line for line in text.split("\n") if line and (rules.blank_lines or not line.isspace())]
+        if rules.blank_lines:
+            lines += [""] * (text.startswith("\n") + text.endswith("\n"))
         characters = len(text)
         paragraphs = view.paragraphs or ("",)
         yield from _repeats(paragraphs, characters, rules.dup_para_frac, rules.dup_para_char_frac, "dup_para")

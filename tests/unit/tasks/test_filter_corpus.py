@@ -1,5 +1,5 @@
 import json
-from collections import Counter, deque
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import tasks.filter.pipeline
+import tasks.filter.shards
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
@@ -15,7 +15,6 @@ from storage.formats.documents import Document, read_documents
 from storage.formats.shingles import read_layout, read_names, read_shingles
 from storage.notice import NOTICE
 from tasks.core.context import TABLES
-from tasks.filter.pipeline import SAMPLE_CHARACTERS, SAMPLES, filter_pipeline
 from tasks.filter.rules.base import KEEP, Judgement, Rewrite, Rule, RuleConfig
 from tasks.filter.rules.registry import rule_config
 from tasks.filter.rules.view import DocumentView
@@ -51,10 +50,8 @@ def test_counts_of_any_corpus_add_up_per_subset(
     folder = tmp_path / str(random.getrandbits(64))
     corpus = make_corpus(folder, {"train-00000": pairs})
     writer = ArtifactWriter(corpus.store, "filter", "1" * 16)
-    data = None
-    for step in filter_pipeline(CONFIG, corpus, tuple(corpus.files("documents")), writer):
-        data = step(data, 0, 1)
-    deque(data, maxlen=0)
+    for shard in corpus.files("documents"):
+        FilterShard(CONFIG, corpus, writer)(shard)
     part = writer.parts()["train-00000"]
     counts = part.counts
     kept = list(read_documents(writer.open(part.files[0])))
@@ -108,13 +105,11 @@ class Shout(Rule[RuleConfig]):
 def test_rewritten_text_is_what_is_kept_counted_and_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.filter.pipeline, "make_rule", Shout)
+    monkeypatch.setattr(tasks.filter.shards, "make_rule", Shout)
     corpus = make_corpus(tmp_path, {"train-00000": [("New one", "straße"), ("Books", "OVER")]})
     writer = ArtifactWriter(corpus.store, "filter", "1" * 16)
-    data = None
-    for step in filter_pipeline(CONFIG, corpus, tuple(corpus.files("documents")), writer):
-        data = step(data, 0, 1)
-    deque(data, maxlen=0)
+    for shard in corpus.files("documents"):
+        FilterShard(CONFIG, corpus, writer)(shard)
     part = writer.parts()["train-00000"]
     files = {file.role: file for file in part.files}
 

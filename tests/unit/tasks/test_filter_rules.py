@@ -73,7 +73,7 @@ def decision(judgement: Judgement) -> object:
 
 def settings_of(rules: GopherQuality | GopherRepetition | FineWebQuality) -> dict[str, Any]:
     """Return the arguments of the stock filter."""
-    return {name: value for name, value in rules if name != "rule"}
+    return {name: value for name, value in rules if name not in ("rule", "blank_lines")}
 
 
 quality = st.builds(
@@ -277,3 +277,15 @@ def test_every_drop_for_a_number_says_the_number_and_its_bound(name: str) -> Non
             assert found.value is not None
             assert found.bound is not None
             assert found.value != found.bound
+
+
+def test_blank_between_paragraphs_is_no_line_that_repeats_unless_one_wants_it_so() -> None:
+    text = "\n \n".join(f"{word}s say what is not said about {word}y things." for word in VOCABULARY[:12])
+    no_n_grams = {"top_n_grams": (), "dup_n_grams": ()}
+    stock, ours = (
+        make_rule(rule_config("gopher-repetition", blank_lines=blank, **no_n_grams)) for blank in (True, False)
+    )
+
+    assert stock.judge(DocumentView(text)) == Drop("dup_line_frac")
+    assert ours.judge(DocumentView(text)) == KEEP
+    assert ours.judge(DocumentView("one\n \none\n \none")) == Drop("dup_line_frac")

@@ -128,7 +128,7 @@ for text in json.load(sys.stdin):
     words = DocumentWords(text)
     found.append([
         words.lengths.tolist(), words.normalised.tolist(), words.repeated_letters(2), words.most_frequent(2),
-        "b" in words, words.shingles(2).tolist(), words.exact_hash().hex(),
+        "b" in words, words.shingles(2).tolist(), words.exact_hash().hex(), words.character_counts(),
     ])
 print(json.dumps(found))
 """
