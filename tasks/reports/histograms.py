@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 MOST_COLUMNS = 4
 PANEL, HEAD = (3.4, 2.2), 0.3
@@ -65,6 +65,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
     is_wide = _is_wide(shown, panel.bounds)
     if is_wide:
         axes.set_xscale("symlog", linthresh=1)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yscale("log")
     axes.set_ylim(LEAST, 10)
     if len(shown):

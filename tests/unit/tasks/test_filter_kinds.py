@@ -14,7 +14,7 @@ from tasks.filter.rules.registry import make_rule
 from tests.unit.tasks.junk import JUNK
 from tests.unit.tasks.kept import KEPT
 
-OF_A_KIND = 100
+OF_A_KIND = 300
 LEAST_KEPT = 0.95
 
 

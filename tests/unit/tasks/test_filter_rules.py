@@ -1,4 +1,3 @@
-import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -7,7 +6,6 @@ import pytest
 from datatrove.data import Document
 from datatrove.pipeline.filters import FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from benchmarks.stock_words import WhitespaceTokenizer
 from tasks.filter.policies import POLICIES
@@ -17,8 +15,6 @@ from tasks.filter.rules.base import (
     Judgement,
     Rewrite,
     Rule,
-    RuleConfig,
-    first_broken,
     judge_document,
 )
 from tasks.filter.rules.code import Code, CodeRule
@@ -26,44 +22,11 @@ from tasks.filter.rules.fineweb_quality import FineWebQuality, FineWebQualityRul
 from tasks.filter.rules.gopher_quality import GopherQuality, GopherQualityRule
 from tasks.filter.rules.gopher_repetition import GopherRepetition, GopherRepetitionRule
 from tasks.filter.rules.length import Length, LengthRule
-from tasks.filter.rules.registry import RULES, make_rule, rule_config
+from tasks.filter.rules.registry import make_rule, rule_config
 from tasks.filter.rules.view import DocumentView
+from tests.unit.tasks.rule_strategies import PROSE, VOCABULARY, documents, fineweb, quality, repetition
 
 TOKENIZER = WhitespaceTokenizer()
-VOCABULARY = [
-    f"{start}{end}" for start in ("so", "ma", "lin", "ter", "o") for end in ("n", "re", "ly", "ted", "s", "")
-]
-
-PROSE = (
-    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of "
-    "foolishness, that we have to be with. "
-)
-
-# Few letters, so that joined words collide: "ab" "c" and "a" "bc" are the same to the stock repetition rules.
-pieces = st.sampled_from(
-    ["a", "b", "ab", "ba", "aab", "the", "of", "and", "to", "#", "...", "…", "•", "-", "12", "x1"]
-)
-separators = st.sampled_from([" ", " ", " ", " ", "\n", "\n\n", "\n\n\n", " \n", "\r\n", "\n- ", "\n• ", "...\n"])
-wild_documents = st.lists(st.tuples(pieces, separators), min_size=1, max_size=120).map(
-    lambda pairs: "".join(piece + separator for piece, separator in pairs)
-)
-sentences = st.sampled_from(
-    [
-        PROSE,
-        "A short line.\n",
-        "- an item of a list\n",
-        "• another item\n",
-        "And so it goes on ...\n",
-        "# heading\n\n",
-        "123 456 789 0\n",
-        "the the the the of of of and to be\n",
-        "Supercalifragilisticexpialidocious antidisestablishmentarianism floccinaucinihilipilification\n",
-    ]
-)
-prose_documents = st.lists(st.tuples(sentences, st.integers(0, 10_000)), min_size=1, max_size=40).map(
-    lambda items: "".join(text.replace("it was", f"it{n % 7} was{n}") for text, n in items)
-)
-documents = st.one_of(wild_documents, prose_documents)
 
 
 def decision(judgement: Judgement) -> object:
@@ -74,30 +37,6 @@ def decision(judgement: Judgement) -> object:
 def settings_of(rules: GopherQuality | GopherRepetition | FineWebQuality) -> dict[str, Any]:
     """Return the arguments of the stock filter."""
     return {name: value for name, value in rules if name not in ("rule", "blank_lines")}
-
-
-quality = st.builds(
-    GopherQuality,
-    min_doc_words=st.integers(1, 60),
-    max_doc_words=st.none() | st.integers(1, 300),
-    min_avg_word_length=st.none() | st.floats(0.5, 4),
-    max_avg_word_length=st.none() | st.floats(2, 10),
-    max_symbol_word_ratio=st.none() | st.floats(0.01, 1),
-    max_bullet_lines_ratio=st.none() | st.floats(0.01, 1),
-    max_ellipsis_lines_ratio=st.none() | st.floats(0.01, 1),
-    max_non_alpha_words_ratio=st.none() | st.floats(0.01, 1),
-    min_stop_words=st.integers(0, 4),
-)
-shares = st.none() | st.floats(0.01, 1)
-repetition = st.builds(
-    GopherRepetition,
-    dup_line_frac=shares,
-    dup_para_frac=shares,
-    dup_line_char_frac=shares,
-    dup_para_char_frac=shares,
-    top_n_grams=st.lists(st.tuples(st.integers(1, 4), st.floats(0.02, 0.5)), max_size=3).map(tuple),
-    dup_n_grams=st.lists(st.tuples(st.integers(2, 10), st.floats(0.02, 0.5)), max_size=4).map(tuple),
-)
 
 
 @settings(max_examples=300, deadline=None)
@@ -122,16 +61,6 @@ def test_gopher_repetition_decides_as_the_stock_block(text: str, rules: GopherRe
     found = GopherRepetitionRule(rules).judge(DocumentView(text))
 
     assert decision(found) == stock.filter(Document(text, "id"))
-
-
-fineweb = st.builds(
-    FineWebQuality,
-    line_punct_thr=st.floats(0, 0.5),
-    short_line_thr=st.floats(0.3, 1),
-    short_line_length=st.integers(0, 40),
-    char_duplicates_ratio=st.floats(0, 0.6),
-    new_line_ratio=st.floats(0, 1),
-)
 
 
 @settings(max_examples=300, deadline=None)
@@ -232,51 +161,6 @@ def test_rules_work_without_the_spacy_package() -> None:
     )
 
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-code = st.builds(
-    Code,
-    max_line_characters=st.integers(1, 60),
-    max_mean_line_characters=st.floats(1, 60),
-    min_alphanumeric_fraction=st.floats(0, 1),
-)
-lengths = st.builds(
-    Length,
-    min_characters=st.integers(1, 60),
-    min_words=st.integers(1, 20),
-    max_characters=st.none() | st.integers(60, 300),
-)
-
-
-@settings(max_examples=500, deadline=None)
-@given(documents | st.text(), st.one_of(quality, repetition, fineweb, code, lengths))
-@example("#", GopherQuality())
-@example("\n", FineWebQuality())
-@example("", Length())
-def test_document_is_dropped_for_the_first_measure_that_breaks_its_bound(text: str, config: RuleConfig) -> None:
-    rule = make_rule(config)
-    found, broken = rule.judge(DocumentView(text)), first_broken(rule.measures(DocumentView(text)))
-
-    if isinstance(found, Drop) and found.reason == "autogenerated":
-        assert (found.value, found.bound, broken) == (None, None, KEEP)
-    else:
-        assert dataclass_fields(found) == dataclass_fields(broken)
-
-
-def dataclass_fields(judgement: Judgement) -> tuple[object, ...]:
-    """Return all that a judgement says; value and bound are no part of its equality."""
-    return (type(judgement), *dataclasses.astuple(judgement))
-
-
-@pytest.mark.parametrize("name", RULES.names())
-def test_every_drop_for_a_number_says_the_number_and_its_bound(name: str) -> None:
-    config, examples = RULES.get(name).examples()
-    for text, _ in examples:
-        found = make_rule(config).judge(DocumentView(text))
-        if isinstance(found, Drop) and found.reason != "autogenerated":
-            assert found.value is not None
-            assert found.bound is not None
-            assert found.value != found.bound
 
 
 def test_blank_between_paragraphs_is_no_line_that_repeats_unless_one_wants_it_so() -> None:
