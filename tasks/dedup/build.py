@@ -16,6 +16,11 @@ from tasks.dedup.drops import DropDuplicates, drop_items
 from tasks.dedup.plan import Plan, discard_plan, make_plan
 from tasks.executors.local import for_each_shard
 from tasks.reports.drop_counts import drop_table
+from tasks.reports.histograms import Panel, histograms
+
+SIMILARITIES = (
+    "Shingles that dropped documents share with the kept one: of both, of the dropped, of the held-out one"
+)
 
 STOCK_HASHES = 14 * 8
 """Of a signature in datatrove's default layout, beside which the cost of ours is shown."""
@@ -45,6 +50,8 @@ def _report(config: DedupConfig, plan: Plan, parts: Sequence[Part], context: Sta
     if config.near_duplicates:
         context.table("How near duplicates are found", _comparison_table(config, plan))
     context.report("duplicate_samples.jsonl", _samples(plan.pairs, parts))
+    if plan.values:
+        context.report("similarities.png", histograms(_panels(config, plan), title=SIMILARITIES))
 
 
 def _contamination_table(counts: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -69,6 +76,15 @@ def _comparison_table(config: DedupConfig, plan: Plan) -> list[dict[str, Any]]:
             "documents compared": plan.compared,
             "not with all of a bucket": plan.cut,
         }
+    ]
+
+
+def _panels(config: DedupConfig, plan: Plan) -> list[Panel]:
+    """Return a panel for each rule by which documents go, with the share of shingles that it demands."""
+    bounds = {"near": config.min_similarity, "contained": config.min_containment}
+    return [
+        Panel(rule, values, [bounds.get(rule) or config.held_out_containment], is_least=False)
+        for rule, values in plan.values.items()
     ]
 
 

@@ -52,7 +52,7 @@ class NumberedShards:
         found += [(corpus, file, None, None) for file in _in_order(corpus)]
         rows = _rows([source.open(file) for source, file, _, _ in found], found)
         begins = np.cumsum([0, *rows])
-        self.all = [
+        self._shards = [
             NumberedShard(
                 ShingleShard(
                     source,
@@ -71,15 +71,18 @@ class NumberedShards:
         self.size = int(begins[-1])
         self._begins = begins
 
+    def __iter__(self) -> Iterator[NumberedShard]:
+        return iter(self._shards)
+
     @property
     def own(self) -> list[NumberedShard]:
         """The shards of this corpus."""
-        return [shard for shard in self.all if shard.earlier is None]
+        return [shard for shard in self._shards if shard.earlier is None]
 
     @property
     def held_out(self) -> list[NumberedShard]:
         """The shards of held-out splits."""
-        return [shard for shard in self.all if not shard.shingles.may_hold]
+        return [shard for shard in self._shards if not shard.shingles.may_hold]
 
     def held_out_shingles(self) -> Iterator[Hashes32]:
         """Yield the shingles of each document of the held-out shards, in order."""
@@ -95,11 +98,11 @@ class NumberedShards:
 
     def shard_of(self, number: int) -> NumberedShard:
         """Return where a document lies."""
-        return self.all[int(np.searchsorted(self._begins, number, side="right")) - 1]
+        return self._shards[int(np.searchsorted(self._begins, number, side="right")) - 1]
 
     def shingles(self, numbers: Numbers) -> Iterator[tuple[Numbers, Sequence[Hashes32]]]:
         """Yield the shingles of documents of ascending numbers, a row group at a time."""
-        for shard in self.all:
+        for shard in self._shards:
             rows = self.within(shard, numbers)
             if not len(rows):
                 continue
@@ -114,16 +117,16 @@ class NumberedShards:
 
     def documents(self, sketches: Mapping[str, Sketch], pairs: Numbers, *, longest_first: bool) -> Documents:
         """Return what is known about all of them; `pairs` of numbers are compared in any case."""
-        found = [sketches[shard.shingles.name] for shard in self.all]
+        found = [sketches[shard.shingles.name] for shard in self._shards]
         rows = np.concatenate([sketch.rows for sketch in found])
         sizes = np.ascontiguousarray(rows["size"])
-        earlier = sum(shard.rows for shard in self.all if shard.earlier is not None)
+        earlier = sum(shard.rows for shard in self._shards if shard.earlier is not None)
         return Documents(
             exact=rows["exact"],
             sizes=sizes,
             near=rows["near"],
             held_out=np.repeat(
-                [not shard.shingles.may_hold for shard in self.all], [shard.rows for shard in self.all]
+                [not shard.shingles.may_hold for shard in self._shards], [shard.rows for shard in self._shards]
             ),
             earlier=earlier,
             order=self._order(sizes, earlier, longest_first=longest_first),
@@ -135,14 +138,14 @@ class NumberedShards:
 
     def _order(self, sizes: Hashes32, earlier: int, *, longest_first: bool) -> Numbers:
         is_there = np.ones(self.size, np.bool_)
-        for shard in self.all:
+        for shard in self._shards:
             if shard.earlier is not None and shard.drops is not None:
                 is_there[shard.begin + read_dropped(shard.earlier.open(shard.drops))] = False
         order = np.flatnonzero(is_there)
         if longest_first:
             splits = np.repeat(
-                [-1 if shard.earlier is not None else shard.precedence for shard in self.all],
-                [shard.rows for shard in self.all],
+                [-1 if shard.earlier is not None else shard.precedence for shard in self._shards],
+                [shard.rows for shard in self._shards],
             )
             own = order >= earlier
             order[own] = order[own][np.lexsort((-sizes[order[own]].astype(np.int64), splits[order[own]]))]
@@ -152,7 +155,7 @@ class NumberedShards:
         held_out: list[npt.NDArray[Any]] = [np.arange(shard.rows) + shard.begin for shard in self.held_out]
         numbers = np.concatenate([np.empty(0, np.int64), *held_out])
         found = [np.empty((0, 3), np.int64)]
-        for shard, sketch in zip(self.all, sketches, strict=True):
+        for shard, sketch in zip(self._shards, sketches, strict=True):
             hits = sketch.hits
             found.append(np.stack((hits["row"] + shard.begin, numbers[hits["held_out"]], hits["common"]), axis=1))
         return np.concatenate(found)

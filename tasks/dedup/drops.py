@@ -139,7 +139,7 @@ class Names:
         self.shards = shards
         self._numbers = np.unique(np.concatenate((found.documents, found.twins)))
         ids, subsets = [pa.array([], pa.string())], [pa.array([], pa.string())]
-        for shard in shards.all:
+        for shard in shards:
             rows = shards.within(shard, self._numbers)
             if len(rows):
                 path = shard.shingles.corpus.open(shard.shingles.file)

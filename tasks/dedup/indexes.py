@@ -45,7 +45,7 @@ class ShingleIndex:
             }
         )
 
-    def save(self, folder: Path) -> dict[str, Path]:
+    def write_files(self, folder: Path) -> dict[str, Path]:
         """Write a file for each array; return them by name."""
         paths = {name: folder / f"{name}.npy" for name in self.arrays}
         for name, path in paths.items():

@@ -60,8 +60,8 @@ def make_plan(config: DedupConfig, shards: NumberedShards, context: StageContext
 
 def discard_plan(shards: NumberedShards, context: StageContext) -> None:
     """Remove what only the stage itself needed."""
-    names = [shard.shingles.name for shard in shards.all]
-    for name in (*names, *(contained_name(shard.shingles) for shard in shards.all), HELD_OUT, CONTAINED, PLAN):
+    names = [shard.shingles.name for shard in shards]
+    for name in (*names, *(contained_name(shard.shingles) for shard in shards), HELD_OUT, CONTAINED, PLAN):
         context.writer.discard(name)
 
 
@@ -88,11 +88,11 @@ def _sketches(config: DedupConfig, shards: NumberedShards, context: StageContext
     if index is None:
         found = HeldOutIndex.of_documents(list(shards.held_out_shingles()), config.held_out_containment)
         index = _commit_index(HELD_OUT, found, context)
-    left = [shard.shingles for shard in shards.all if shard.shingles.name not in finished]
+    left = [shard.shingles for shard in shards if shard.shingles.name not in finished]
     work = SketchShard(config, context.writer, index.files)
     for_each_shard(context, left, work, name=attrgetter("name"))
     committed = context.writer.parts() if left else finished
-    names = [shard.shingles.name for shard in shards.all]
+    names = [shard.shingles.name for shard in shards]
     return {name: Sketch(context.writer, committed[name], array_names(config)) for name in names}
 
 
@@ -103,15 +103,15 @@ def _maybe_contained(
     finished = context.writer.parts()
     index = finished.get(CONTAINED)
     if index is None:
-        found = [sketches[shard.shingles.name] for shard in shards.all]
+        found = [sketches[shard.shingles.name] for shard in shards]
         smallest = np.concatenate([sketch.smallest for sketch in found])
         sizes = np.concatenate([sketch.rows["size"] for sketch in found])
         index = _commit_index(CONTAINED, containment_index(smallest, sizes), context)
-    left = [shard.shingles for shard in shards.all if contained_name(shard.shingles) not in finished]
+    left = [shard.shingles for shard in shards if contained_name(shard.shingles) not in finished]
     for_each_shard(context, left, FindContained(context.writer, index.files), name=attrgetter("name"))
     committed = context.writer.parts()
     pairs = [np.empty((0, 2), np.int64)]
-    for shard in shards.all:
+    for shard in shards:
         file = committed[contained_name(shard.shingles)].files[0]
         pairs.append(np.load(context.writer.open(file)) + np.array([shard.begin, 0]))
     return np.concatenate(pairs)
@@ -120,7 +120,7 @@ def _maybe_contained(
 def _commit_index(name: str, index: ShingleIndex, context: StageContext) -> Part:
     folder = context.writer.scratch() / name
     folder.mkdir(exist_ok=True)
-    return context.writer.commit(name, index.save(folder))
+    return context.writer.commit(name, index.write_files(folder))
 
 
 def _told(shards: NumberedShards, found: Duplicates, names: Names) -> dict[str, Any]:

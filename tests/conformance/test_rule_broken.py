@@ -169,6 +169,11 @@ class MeasuresSomethingElse(Trim):
         yield Measure("long", len(view.text), self.config.most)
 
 
+class ShowsPlacesBehindTheText(Trim):
+    def places(self, view: DocumentView, drop: Drop) -> list[tuple[int, int]]:
+        return [(0, len(view.text) + 1)]
+
+
 class SaysAnotherBound(Trim):
     def drop(self, longest: int) -> Drop:
         return Drop("long", longest, self.config.most + 1)
@@ -206,6 +211,7 @@ BROKEN: dict[Member, str] = {
     MeasuresInReason: "reasons_are_few_and_can_be_counted",
     ValueIsNoNumber: "values_are_finite_numbers",
     MeasuresSomethingElse: "measures_are_what_it_judges_by",
+    ShowsPlacesBehindTheText: "places_lie_in_the_text_and_ascend",
     SaysAnotherBound: "measures_are_what_it_judges_by",
     CannotMeasureEmptyText: "measures_are_what_it_judges_by",
     RewritesAgain: "what_it_rewrote_it_keeps",

@@ -3,6 +3,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,12 +13,13 @@ from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
 from storage.errors import InputError
 from storage.formats.documents import Document, read_documents
-from storage.formats.shingles import read_layout, read_names, read_shingles
+from storage.formats.shingles import read_layout, read_shingles
 from storage.notice import NOTICE
 from tasks.core.context import TABLES
 from tasks.filter.rules.base import KEEP, Judgement, Rewrite, Rule, RuleConfig
 from tasks.filter.rules.registry import rule_config
 from tasks.filter.rules.view import DocumentView
+from tasks.filter.shards import SAMPLE_CHARACTERS, SAMPLES, FilterShard
 from tasks.filter.words import DocumentWords
 from tests.unit.tasks.filtering import CONFIG, PAIRS, make_corpus, run_filter
 
@@ -127,9 +129,10 @@ def test_shingles_stand_beside_the_kept_documents_in_their_order(tmp_path: Path)
         words = [DocumentWords(document.text) for document in kept]
         [rows] = read_shingles(path)
         assert read_layout(path) == (CONFIG.shingles, len(kept))
-        assert read_names(path) == ([d.id for d in kept], [d.subset for d in kept])
+        table = pq.read_table(path, columns=["id", "subset"])
+        assert table.column("id").to_pylist() == [d.id for d in kept]
+        assert table.column("subset").to_pylist() == [d.subset for d in kept]
         assert rows.exact.tobytes() == b"".join(found.exact_hash() for found in words)
-        assert rows.words.tolist() == list(map(len, words))
         assert rows.near.tolist() == [document.subset != "Program.Source" for document in kept]
         for begin, end, found in zip(rows.ends[:-1], rows.ends[1:], words, strict=True):
             assert rows.shingles[begin:end].tolist() == found.shingles(3).tolist()
