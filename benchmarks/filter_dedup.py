@@ -48,6 +48,8 @@ from tasks.dedup.links import first_equals
 from tasks.dedup.signatures import Signer
 from tasks.filter.build import filter_corpus
 from tasks.filter.config import FilterConfig
+from tasks.filter.policies import Policy
+from tasks.filter.rules.registry import rule_config
 from tasks.filter.words import DocumentWords
 
 HERE = Path(__file__).parent
@@ -129,8 +131,8 @@ def opened(store: Store, stage: str) -> Artifact:
 def run_ours(work: Path) -> dict[str, Any]:
     """Filter and dedup the corpus in this process."""
     store = Store(str(work / "store"))
-    web = FilterConfig().policies["web"]
-    wanted = FilterConfig(policies={"web": web}, subsets={}, default_policy="web")
+    rules = tuple(rule_config(name) for name in ("gopher-quality", "gopher-repetition", "fineweb-quality"))
+    wanted = FilterConfig(policies={"web": Policy(rules=rules)}, subsets={}, default_policy="web")
     warm_up()
     cost: dict[str, float] = {}
     stages: dict[str, tuple[str, Callable[..., list[Part]]]] = {

@@ -69,7 +69,7 @@ def _variants(parameters: Sequence[str]) -> list[tuple[Any, ...]]:
     """
     types = numba.types
     elements = {"bytes": types.uint8, "points": types.uint32, "places": types.int64, "hashes": types.uint64}
-    elements["shares"] = types.float32
+    elements |= {"shares": types.float32, "ints": types.int32}
     kinds: dict[str, Any] = {name: types.Array(element, 1, "C") for name, element in elements.items()}
     kinds |= {f"fixed {name}": types.Array(kind, 1, "C", readonly=True) for name, kind in elements.items()}
     kinds |= {"number": types.int64, "hash": types.uint64, "share": types.float64}

@@ -15,6 +15,7 @@ from storage.notice import NOTICE
 from tasks.core.context import StageContext
 from tasks.executors.local import for_each_shard
 from tasks.filter.config import UNKNOWN_SUBSET, FilterConfig
+from tasks.filter.measured import read_values
 from tasks.filter.shards import FilterShard
 from tasks.reports.drop_counts import drop_table
 from tasks.reports.histograms import Panel, histograms
@@ -85,7 +86,7 @@ def _panels(parts: Sequence[Part]) -> list[Panel]:
     return [
         Panel(
             title=f"{rule}: {reason}",
-            values=[value for entry in entries for value in entry["values"]],
+            values=[value for entry in entries for value in read_values(entry)],
             bounds=sorted({bound for entry in entries for bound in entry["bounds"]}),
             is_least=entries[0]["is_least"],
         )

@@ -137,6 +137,18 @@ def scan(
     return words, UNKNOWN if needs_context else found
 
 
+@compiled("places", "bytes")
+def count_words(ends: Places, flags: npt.NDArray[np.uint8]) -> tuple[int, int, int]:
+    """Return how many words are more than marks, how many characters those have, and how many have a letter."""
+    found, characters, lettered = 0, 0, 0
+    for word in range(flags.size):
+        if not flags[word] & ONLY_MARKS:
+            found += 1
+            characters += ends[word + 1] - ends[word]
+        lettered += (flags[word] & HAS_LETTER) != 0
+    return found, characters, lettered
+
+
 @compiled("number")
 def empty_table(entries: int) -> npt.NDArray[np.int32]:
     """Return a hash table of free slots, twice as many as entries at least, and a power of two."""

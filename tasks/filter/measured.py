@@ -1,6 +1,6 @@
 """A sample of what rules measure, of kept and of dropped documents, so that one sees what their bounds part."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.filter.rules.base import Measure, Rule
@@ -39,7 +39,7 @@ class MeasuredValues:
             for measure in rule.measures(view):
                 found = self._entry(rule.config.rule, measure)
                 # Four digits are more than a picture shows.
-                found["values"].append(float(f"{measure.value:.4g}"))
+                found["values"].append(f"{measure.value:.4g}")
                 if measure.bound not in found["bounds"]:
                     found["bounds"].append(measure.bound)
 
@@ -49,4 +49,10 @@ class MeasuredValues:
 
     def info(self) -> list[dict[str, Any]]:
         """Return them as JSON values, for the record of the part."""
-        return list(self._found.values())
+        # One text each: a record of thousands of numbers takes as long as a megabyte of documents.
+        return [{**found, "values": " ".join(found["values"])} for found in self._found.values()]
+
+
+def read_values(entry: Mapping[str, Any]) -> list[float]:
+    """Return the values of an entry of `MeasuredValues.info`."""
+    return [float(value) for value in entry["values"].split()]

@@ -1,6 +1,6 @@
 """The words of a document, with what filters and MinHash ask about them."""
 
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from tasks.filter.kernels import (
     HAS_LETTER,
     ONLY_MARKS,
     UNKNOWN,
+    count_words,
     first_of_each,
     has_word,
     most_frequent,
@@ -23,6 +24,7 @@ from tasks.filter.kernels import (
     scan,
     shingle_hashes,
 )
+from tasks.filter.line_facts import LineFacts, ParagraphFacts, count_lines, count_paragraphs, terminal_marks
 
 Flags = npt.NDArray[np.bool_]
 
@@ -30,11 +32,21 @@ POWERS: Hashes = np.array([power(exponent) for exponent in range(1024)], np.uint
 """Of the base of hashes: most windows of words have fewer letters."""
 
 
+class WordCounts(NamedTuple):
+    """Counts about the words of a document."""
+
+    spoken: int
+    """Words that are more than punctuation."""
+    spoken_characters: int
+    lettered: int
+    """Words with a letter in them."""
+
+
 class DocumentWords:
     """What stands between white space, as `str.split` finds it."""
 
     def __init__(self, text: str, *, keep_numbers: bool = False) -> None:
-        self.letters, self.ends, self._prefixes, self._flags, normalised = scanned(text, keep_numbers)
+        self._codes, self.letters, self.ends, self._prefixes, self._flags, normalised = scanned(text, keep_numbers)
         if normalised is None:  # `lower` knows the last letter of Greek words
             normalised = scanned(text.lower(), keep_numbers).normalised
         if normalised is None:
@@ -47,7 +59,12 @@ class DocumentWords:
         return len(self._flags)
 
     def __contains__(self, word: str) -> bool:
-        return bool(has_word(self.letters, self.ends, as_codes(word).astype(np.uint32)))
+        return bool(has_word(self.letters, self.ends, word_codes(word)))
+
+    @cached_property
+    def counts(self) -> WordCounts:
+        """What is counted about the words."""
+        return WordCounts(*count_words(self.ends, self._flags))
 
     @cached_property
     def lengths(self) -> Places:
@@ -81,6 +98,26 @@ class DocumentWords:
         hashes.sort()
         return hashes[: first_of_each(hashes)]
 
+    @cached_property
+    def lines(self) -> LineFacts:
+        """What is counted about the lines of the text."""
+        lengths = np.empty(self._codes.size, np.int64)
+        facts = LineFacts(*count_lines(self._codes, self._classes(), terminal_marks(), lengths))
+        self._line_lengths = lengths[: facts.written]
+        return facts
+
+    @cached_property
+    def paragraphs(self) -> ParagraphFacts:
+        """What is counted about its paragraphs."""
+        return ParagraphFacts(*count_paragraphs(self._codes, self._classes()))
+
+    def _classes(self) -> npt.NDArray[np.uint8]:
+        return characters().of(self._codes)[0]
+
+    def short_lines(self, most: int) -> int:
+        """Return how many written lines have at most so many characters."""
+        return int(np.count_nonzero(self._line_lengths <= most)) if self.lines.written else 0
+
     def longest(self, size: int) -> int:
         """Return the characters of the longest window of `size` words, blanks between included; 0 if none."""
         if len(self) < size:
@@ -103,6 +140,8 @@ class DocumentWords:
 class Scanned(NamedTuple):
     """What one pass over a text finds."""
 
+    codes: Codes
+    """The text, with a blank behind it."""
     letters: Codes
     """The words, without anything between them."""
     ends: Places
@@ -125,7 +164,7 @@ def scanned(text: str, keep_numbers: bool = False) -> Scanned:
         tables.learn(codes)
     words, normal = counts
     hashes = None if normal == UNKNOWN else normalised[:normal]
-    return Scanned(letters[: ends[words]], ends[: words + 1], prefixes[: words + 1], flags[:words], hashes)
+    return Scanned(codes, letters[: ends[words]], ends[: words + 1], prefixes[: words + 1], flags[:words], hashes)
 
 
 def apart(text: str) -> str:
@@ -138,6 +177,12 @@ def as_codes(text: str) -> Codes:
     if text.isascii():
         return np.frombuffer(text.encode(), np.uint8)
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+
+@cache
+def word_codes(word: str) -> Hashes32:
+    """Return the code points of a word that is looked for in many texts."""
+    return as_codes(word).astype(np.uint32)
 
 
 def hashed_words(words: list[str]) -> Hashes:

@@ -41,8 +41,7 @@ class Rewrite:
 Judgement = Keep | Drop | Rewrite
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(NamedTuple):
     """A number that a rule compares with a bound; of kept documents too."""
 
     reason: str

@@ -55,21 +55,16 @@ class FineWebQualityRule(Rule[FineWebQuality]):
 
     def measures(self, view: DocumentView) -> Iterator[Measure]:
         """Yield shares of lines, then of characters, then lines per word."""
-        from datatrove.utils.text import TERMINAL_PUNCTUATION  # noqa: PLC0415 - datatrove, not needed for planning
-
-        rules = self.config
-        lines = [line for line in view.text.split("\n") if line and not line.isspace()]
-        if not lines:
+        rules, words, lines = self.config, view.words, view.words.lines
+        if not lines.written:
             yield Measure(EMPTY, 0, 1, is_least=True)
             return
-        ended = sum(line[-1] in TERMINAL_PUNCTUATION for line in lines) / len(lines)
-        yield Measure("line_punct_ratio", ended, rules.line_punct_thr, is_least=True)
-        short = sum(len(line) <= rules.short_line_length for line in lines) / len(lines)
+        yield Measure("line_punct_ratio", lines.ended / lines.written, rules.line_punct_thr, is_least=True)
+        short = words.short_lines(rules.short_line_length) / lines.written
         yield Measure("short_line_ratio", short, rules.short_line_thr)
-        breaks = view.text.count("\n")
-        repeated = (sum(map(len, lines)) - sum(map(len, set(lines)))) / (len(view.text) - breaks)
+        repeated = lines.written_repeated_characters / (len(view.text) - lines.feeds)
         yield Measure("char_dup_ratio", repeated, rules.char_duplicates_ratio)
-        yield Measure("list_ratio", breaks / len(view.words), rules.new_line_ratio)
+        yield Measure("list_ratio", lines.feeds / len(words), rules.new_line_ratio)
 
     def places(self, view: DocumentView, drop: Drop) -> Sequence[Place]:
         """Return the ends of lines that have no punctuation mark, short lines, repeated lines, or line breaks."""

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from tasks.filter.rules.base import KEEP, Drop, Judgement, Measure, Rule, RuleConfig, first_broken
@@ -80,39 +79,38 @@ class GopherQualityRule(Rule[GopherQuality]):
 
     def _by_lengths(self, view: DocumentView) -> Iterator[Measure]:
         rules = self.config
-        lengths = view.words.lengths[~view.words.only_marks]
-        yield Measure("gopher_short_doc", len(lengths), rules.min_doc_words, is_least=True)
+        counts = view.words.counts
+        yield Measure("gopher_short_doc", counts.spoken, rules.min_doc_words, is_least=True)
         if rules.max_doc_words:
-            yield Measure("gopher_long_doc", len(lengths), rules.max_doc_words)
-        if not len(lengths):
+            yield Measure("gopher_long_doc", counts.spoken, rules.max_doc_words)
+        if not counts.spoken:
             return
-        mean = int(lengths.sum()) / len(lengths)
+        mean = counts.spoken_characters / counts.spoken
         if rules.min_avg_word_length:
             yield Measure("gopher_below_avg_threshold", mean, rules.min_avg_word_length, is_least=True)
         if rules.max_avg_word_length:
             yield Measure("gopher_above_avg_threshold", mean, rules.max_avg_word_length)
 
     def _by_marks(self, view: DocumentView, in_full: bool) -> Iterator[Measure]:
-        ellipses = view.text.count("...") + view.text.count("…")
+        words, facts = len(view.words), view.words.lines
         most = self.config.max_symbol_word_ratio
         if most:
-            yield Measure("gopher_too_many_hashes", view.text.count("#") / len(view.words), most)
-            yield Measure("gopher_too_many_ellipsis", ellipses / len(view.words), most)
+            yield Measure("gopher_too_many_hashes", facts.hashes / words, most)
+            yield Measure("gopher_too_many_ellipsis", facts.ellipses / words, most)
         most_bullets, most_ellipses = self.config.max_bullet_lines_ratio, self.config.max_ellipsis_lines_ratio
-        lines = view.lines
-        # A line that begins with a bullet has one of these in it, so most texts need no look at their lines.
-        marks = view.text.count("•") + view.text.count("-")
-        if most_bullets and (in_full or marks / len(lines) > most_bullets):
-            bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines) / len(lines)
+        lines = facts.all_lines
+        # A line that begins with a bullet has one in it, so most texts need no look at their lines.
+        if most_bullets and (in_full or facts.dashes / lines > most_bullets):
+            bullets = sum(line.lstrip().startswith(("•", "-")) for line in view.lines) / lines
             yield Measure("gopher_too_many_bullets", bullets, most_bullets)
-        if most_ellipses and (in_full or ellipses / len(lines) > most_ellipses):
-            ended = sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines)
+        if most_ellipses and (in_full or facts.ellipses / lines > most_ellipses):
+            ended = sum(line.rstrip().endswith(("...", "…")) for line in view.lines) / lines
             yield Measure("gopher_too_many_end_ellipsis", ended, most_ellipses)
 
     def _by_letters(self, view: DocumentView, in_full: bool) -> Iterator[Measure]:
         rules = self.config
         if rules.max_non_alpha_words_ratio:
-            lettered = int(np.count_nonzero(view.words.have_letter)) / len(view.words)
+            lettered = view.words.counts.lettered / len(view.words)
             yield Measure("gopher_below_alpha_threshold", lettered, rules.max_non_alpha_words_ratio, is_least=True)
         found = 0
         for word in dict.fromkeys(rules.stop_words):

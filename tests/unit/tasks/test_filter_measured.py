@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from storage.artifacts.store import Artifact
 from storage.artifacts.writer import ArtifactWriter
-from tasks.filter.measured import MOST_DOCUMENTS, MOST_OF_SHARD, STEP, MeasuredValues, is_measured, shares
+from tasks.filter.measured import (
+    MOST_DOCUMENTS,
+    MOST_OF_SHARD,
+    STEP,
+    MeasuredValues,
+    is_measured,
+    read_values,
+    shares,
+)
 from tasks.filter.policies import POLICIES
 from tasks.filter.rules.base import Measure
 from tasks.filter.rules.registry import make_rule
@@ -53,7 +61,7 @@ def test_values_are_those_that_rules_measure_of_kept_and_dropped_documents() -> 
     assert len(found) > 20
     assert found.keys() == expected.keys()
     for kind, measures in expected.items():
-        assert found[kind]["values"] == pytest.approx([measure.value for measure in measures], rel=1e-3)
+        assert read_values(found[kind]) == pytest.approx([measure.value for measure in measures], rel=1e-3)
         assert found[kind]["bounds"] == list(dict.fromkeys(measure.bound for measure in measures))
         assert found[kind]["is_least"] == measures[0].is_least
     assert json.loads(json.dumps(sample.info())) == sample.info()
