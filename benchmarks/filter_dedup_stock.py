@@ -63,6 +63,10 @@ def main() -> None:
                 "cpu_seconds": cost,
                 "peak_rss_mb": peak,
                 "filtered": [document.id for document in reader(filtered).run()],
+                "filtered_by_shard": [
+                    [document.id for document in JsonlReader(str(path)).run()]
+                    for path in sorted(filtered.glob("*.jsonl.zst"))
+                ],
                 "kept": [document.id for document in reader(work / "kept").run()],
                 "repeats": repeats(filtered, removed),
             }

@@ -14,6 +14,7 @@ twin_artifact  string   key of the dedup artifact that holds the twin; empty for
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,8 @@ class DropRow:
 
 def write_drops(path: Path, rows: Sequence[DropRow]) -> None:
     """Write the file of a shard."""
-    arrays = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in SCHEMA]
+    columns = zip(*map(attrgetter(*SCHEMA.names), rows), strict=True) if rows else [()] * len(SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     write_table(path, pa.table(arrays, schema=SCHEMA))
 
 

@@ -149,6 +149,15 @@ def count_words(ends: Places, flags: npt.NDArray[np.uint8]) -> tuple[int, int, i
     return found, characters, lettered
 
 
+@compiled("places", "number")
+def longest(ends: Places, size: int) -> int:
+    """Return the characters of the longest window of `size` words, blanks between included."""
+    most = 0
+    for word in range(ends.size - size):
+        most = max(most, ends[word + size] - ends[word])
+    return most + size - 1
+
+
 @compiled("number")
 def empty_table(entries: int) -> npt.NDArray[np.int32]:
     """Return a hash table of free slots, twice as many as entries at least, and a power of two."""

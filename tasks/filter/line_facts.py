@@ -87,34 +87,12 @@ def count_lines(
         codes: The text, and one character behind it.
         marks: Ascending; a written line that ends with one of them counts as ended.
     """
-    size = codes.size - 1
-    feeds, breaks, hashes, ellipses, dashes, dots = 0, 0, 0, 0, 0, 0
+    size, feeds = codes.size - 1, 0
     for place in range(size):
-        code = codes[place]
-        kind = classes[code]
-        if kind & LETTER:
-            dots = 0
-            continue
-        if kind & SPACE:
-            if code == BREAK:
-                feeds += 1
-                breaks += 1
-            elif code != BLANK_CODE:
-                is_pair = code == RETURN and place + 1 < size and codes[place + 1] == BREAK
-                breaks += is_break(code) and not is_pair
-        elif code == HASH:
-            hashes += 1
-        elif code in (DASH, BULLET):
-            dashes += 1
-        elif code == ELLIPSIS:
-            ellipses += 1
-        dots = dots + 1 if code == DOT else 0
-        if dots == 3:
-            ellipses, dots = ellipses + 1, 0
-    ends_broken = size > 0 and (codes[size - 1] == BREAK or is_break(codes[size - 1]))
-    all_lines = breaks + (size > 0 and not ends_broken)
+        feeds += codes[place] == BREAK
     begins, ends = np.empty(feeds + 1, np.int64), np.empty(feeds + 1, np.int64)
     table = empty_table(feeds + 1)
+    breaks, hashes, ellipses, dashes, dots = feeds, 0, 0, 0, 0
     lines, repeated, repeated_characters, begin = 0, 0, 0, 0
     written, written_repeated, written_repeated_characters, ended = 0, 0, 0, 0
     hashed, is_written = np.uint64(0), False
@@ -122,9 +100,24 @@ def count_lines(
         code = codes[place]
         if place < size and code != BREAK:
             hashed = hashed * BASE + np.uint64(code)
-            is_written = is_written or not classes[code] & SPACE
+            kind = classes[code]
+            if kind & LETTER:
+                is_written, dots = True, 0
+                continue
+            dots = dots + 1 if code == DOT else 0
+            if kind & SPACE:
+                if code != BLANK_CODE:
+                    is_pair = code == RETURN and place + 1 < size and codes[place + 1] == BREAK
+                    breaks += is_break(code) and not is_pair
+                continue
+            is_written = True
+            if dots == 3:
+                ellipses, dots = ellipses + 1, 0
+            hashes += code == HASH
+            dashes += code in (DASH, BULLET)
+            ellipses += code == ELLIPSIS
             continue
-        length = place - begin
+        length, dots = place - begin, 0
         if length:
             begins[lines], ends[lines] = begin, place
             is_repeat = first_equal(codes, begins, ends, mixed(hashed), lines, table) != lines
@@ -139,6 +132,8 @@ def count_lines(
                 mark = np.searchsorted(marks, codes[place - 1])
                 ended += mark < marks.size and marks[mark] == codes[place - 1]
         begin, hashed, is_written = place + 1, np.uint64(0), False
+    ends_broken = size > 0 and (codes[size - 1] == BREAK or is_break(codes[size - 1]))
+    all_lines = breaks + (size > 0 and not ends_broken)
     return (
         lines, repeated, repeated_characters, written, written_repeated, written_repeated_characters, ended,
         feeds, all_lines, hashes, ellipses, dashes,

@@ -1,6 +1,6 @@
 """The words of a document, with what filters and MinHash ask about them."""
 
-from functools import cache, cached_property, partial
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +18,14 @@ from tasks.filter.kernels import (
     count_words,
     first_of_each,
     has_word,
+    longest,
     most_frequent,
     power,
     repeated_letters,
     scan,
     shingle_hashes,
 )
+from tasks.filter.lazy import lazy
 from tasks.filter.line_facts import LineFacts, ParagraphFacts, count_lines, count_paragraphs, terminal_marks
 
 Flags = npt.NDArray[np.bool_]
@@ -61,22 +63,22 @@ class DocumentWords:
     def __contains__(self, word: str) -> bool:
         return bool(has_word(self.letters, self.ends, word_codes(word)))
 
-    @cached_property
+    @lazy
     def counts(self) -> WordCounts:
         """What is counted about the words."""
         return WordCounts(*count_words(self.ends, self._flags))
 
-    @cached_property
+    @lazy
     def lengths(self) -> Places:
         """Characters of each word."""
         return np.diff(self.ends)
 
-    @cached_property
+    @lazy
     def have_letter(self) -> Flags:
         """Whether there is a letter in each word."""
         return (self._flags & HAS_LETTER).astype(np.bool_)
 
-    @cached_property
+    @lazy
     def only_marks(self) -> Flags:
         """Whether each word is nothing but characters of datatrove's PUNCTUATION_SET."""
         return (self._flags & ONLY_MARKS).astype(np.bool_)
@@ -98,7 +100,7 @@ class DocumentWords:
         hashes.sort()
         return hashes[: first_of_each(hashes)]
 
-    @cached_property
+    @lazy
     def lines(self) -> LineFacts:
         """What is counted about the lines of the text."""
         lengths = np.empty(self._codes.size, np.int64)
@@ -106,7 +108,7 @@ class DocumentWords:
         self._line_lengths = lengths[: facts.written]
         return facts
 
-    @cached_property
+    @lazy
     def paragraphs(self) -> ParagraphFacts:
         """What is counted about its paragraphs."""
         return ParagraphFacts(*count_paragraphs(self._codes, self._classes()))
@@ -122,7 +124,7 @@ class DocumentWords:
         """Return the characters of the longest window of `size` words, blanks between included; 0 if none."""
         if len(self) < size:
             return 0
-        return int((self.ends[size:] - self.ends[:-size]).max()) + size - 1
+        return int(longest(self.ends, size))
 
     def repeated_letters(self, size: int) -> int:
         """Return how many letters stand in windows of `size` words that repeat earlier ones."""
@@ -159,10 +161,14 @@ def scanned(text: str, keep_numbers: bool = False) -> Scanned:
     most = len(codes) // 2 + 2
     letters, ends, prefixes = np.empty_like(codes), np.empty(most, np.int64), np.empty(most, np.uint64)
     flags, normalised = np.empty(most, np.uint8), np.empty(len(codes), np.uint64)
-    scanning = partial(scan, codes, *tables.of(codes), keep_numbers, letters, ends, prefixes, flags, normalised)
-    while (counts := scanning())[0] == UNKNOWN:
+    classes, forms, expansions = tables.of(codes)
+    while True:
+        words, normal = scan(
+            codes, classes, forms, expansions, keep_numbers, letters, ends, prefixes, flags, normalised
+        )
+        if words != UNKNOWN:
+            break
         tables.learn(codes)
-    words, normal = counts
     hashes = None if normal == UNKNOWN else normalised[:normal]
     return Scanned(codes, letters[: ends[words]], ends[: words + 1], prefixes[: words + 1], flags[:words], hashes)
 

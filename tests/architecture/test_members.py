@@ -128,7 +128,7 @@ ALLOWED: dict[str, list[tuple[str, str, str]]] = {
         ("model.training.checkpoint", "attribute", "vars"),
         ("storage.config", "attribute", "getattr"),
         ("storage.registry", "attribute", "getattr"),
-        ("storage.formats.drops", "attribute", "getattr"),
+        ("storage.formats.drops", "attribute", "attrgetter"),
         ("tasks.dedup.build", "attribute", "attrgetter"),
         ("tasks.dedup.plan", "attribute", "attrgetter"),
         ("tasks.filter.build", "attribute", "attrgetter"),

@@ -98,15 +98,15 @@ class GopherRepetitionRule(Rule[GopherRepetition]):
 
     def _by_frequent(self, view: DocumentView, in_full: bool) -> Iterator[Measure]:
         words, characters = view.words, len(view.text)
-        bounds: dict[int, int] = {}
+        at_most, counted = len(words), 0
         for size, most in self.config.top_n_grams:
-            # No n-gram is more frequent than a shorter one that it begins with.
-            at_most = min((count for shorter, count in bounds.items() if shorter <= size), default=len(words))
+            if size < counted:
+                at_most = len(words)
             if not in_full and at_most * words.longest(size) / characters <= most:
                 continue
             count, length = words.most_frequent(size)
             yield Measure(f"top_{size}_gram", count * length / characters, most)
-            bounds[size] = count
+            at_most, counted = count, size  # no n-gram is more frequent than a shorter one that it begins with
 
     def _by_repeated(self, view: DocumentView) -> Iterator[Measure]:
         for size, most in self.config.dup_n_grams:
