@@ -39,7 +39,7 @@ class DedupConfig(Config):
     every pair that is compared, not estimated."""
     min_recall: float = Field(default=0.995, gt=0, lt=1)
     """Share of the pairs 0.05 above `min_similarity` that are compared at least; of more similar ones it is more.
-    The buckets of MinHash and their hashes follow from both: 55 of 4 hashes by default."""
+    The buckets of MinHash and their hashes follow from both: 56 of 4 hashes by default."""
     num_buckets: int | None = Field(default=None, ge=1, le=1024)
     """Buckets in place of those that follow; together with `hashes_per_bucket`. datatrove's default is 14 of 8."""
     hashes_per_bucket: int | None = Field(default=None, ge=1, le=64)

@@ -27,10 +27,11 @@ class DownloadConfig(Config):
     sample_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the text that is taken, to try a recipe out as `pile smoke` does: whole files spread over each
     split, or the beginning of one; 4 MB of training text at least."""
-    shard_bytes: int | None = Field(default=None, ge=1)
+    shard_bytes: int | None = Field(default=None, ge=1, le=1 << 30)
     """Uncompressed bytes of a shard of the result. By default a 64th of the files up to there, in the order of
     their names, but 1 MiB at least and 256 MiB at most: one file of 155 MB becomes 64 shards of 2.4 MB. They
-    never depend on the machine, and files that are added behind the last one change none that are full."""
+    never depend on the machine, and files that are added behind the last one change none that are full.
+    A GiB at most: a worker that is killed loses the shard that it works on, less than a minute of work."""
     max_bad_lines: int = Field(default=1, ge=0)
     """Records without a document (bad lines) that are always left out. The stage fails if there are more than this
     and more than the share `max_bad_share`, once all files are read. They are kept whole in the report

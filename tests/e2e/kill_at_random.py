@@ -22,6 +22,9 @@ from pathlib import Path
 
 import psutil
 
+PASSING = ("step-", "sketch-", "contained-", "held-out-index", "containment-index", "drops")
+"""How the names of parts begin that no manifest names: checkpoints, and what dedup works out on its way."""
+
 
 def read_options(description: str | None, prefix: str) -> argparse.Namespace:
     """Read the options of a trial, and say where it works and with which seed."""
@@ -138,10 +141,11 @@ def remember(store: Path, committed: dict[str, bytes]) -> None:
 
 
 def changed(path: str, record: bytes) -> bool:
-    """Say whether a part was committed again. Only checkpoints may be gone: newer ones replace them."""
+    """Say whether a part was committed again. Those may be gone that newer ones replace, or that the stage removes
+    when it is done."""
     now = Path(path)
     if not now.exists():
-        return not now.name.startswith("step-")
+        return not now.name.startswith(PASSING)
     return now.read_bytes() != record
 
 
