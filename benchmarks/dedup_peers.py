@@ -2,9 +2,10 @@
 
 All sides get the same documents and say which to keep: word 5-grams, Jaccard similarity of a half or what comes
 nearest to it (`work` says what each does). CPU seconds of the process and its children, without imports and
-compiling, the cheapest of three runs; the machine may be shared, so the ratios count. Ours reads and writes
-compressed shards as its stages do, which libraries leave to their callers. The exhaustive search of
-benchmarks.dedup_quality judges the answers; it takes words as ours does, while peers cut text each in their way.
+compiling, the cheapest of three runs; the machine may be shared, so the ratios count. `ours` goes from texts to
+numbers, as libraries do; `ours with files` is both stages, which read and write compressed shards. The exhaustive
+search of benchmarks.exhaustive judges the answers; it takes words as ours does, while peers cut text each in
+their way.
 
 FOLDER has `.jsonl` or `.jsonl.zst` files with a field `text`. Each peer gets a virtual environment in --peers if
 it has none there; one that cannot be installed or fails is named with the reason.
@@ -16,27 +17,18 @@ import os
 import subprocess
 import tempfile
 import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.dedup_peers_run import RUNS, THRESHOLD, Clock, cheapest
-from benchmarks.dedup_quality import Index
-from benchmarks.filter_dedup import kept_ids, make_corpus, opened, publish, texts
-from storage.artifacts.records import Part
-from storage.artifacts.store import Store
-from storage.artifacts.writer import ArtifactWriter
+from benchmarks.dedup_peers_ours import in_memory, with_files
+from benchmarks.dedup_peers_run import RUNS, THRESHOLD, cheapest
+from benchmarks.exhaustive import Index
+from benchmarks.filter_dedup import texts
 from storage.formats.documents import Document
-from tasks.core.context import StageContext, nobody_watches
-from tasks.core.execution import Execution
-from tasks.dedup.build import dedup_corpus
 from tasks.dedup.config import DedupConfig
-from tasks.filter.build import filter_corpus
-from tasks.filter.config import FilterConfig
-from tasks.filter.policies import Policy
 
 HERE = Path(__file__).parent
 
@@ -94,8 +86,11 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=20.0, help="text to take, from the first files on")
     options = parser.parse_args()
     documents, megabytes = taken(options.folder, options.megabytes)
-    ours(options.folder, megabytes=0.2)  # compiles
-    answers = {"ours": cheapest([ours(options.folder, options.megabytes) for _ in range(RUNS)])}
+    with_files(options.folder, megabytes=0.2)  # compiles
+    answers = {
+        "ours": cheapest([in_memory(documents) for _ in range(RUNS)]),
+        "ours with files": cheapest([with_files(options.folder, options.megabytes) for _ in range(RUNS)]),
+    }
     theirs, not_run = of_peers(documents, options.peers)
     print(json.dumps(result(documents, megabytes, answers | theirs, not_run | GPU_ONLY), indent=1))
 
@@ -113,27 +108,6 @@ def taken(folder: Path, megabytes: float) -> tuple[list[Document], float]:
 
 
 # ---- the sides ---------------------------------------------------------------------------------------------
-
-
-def ours(folder: Path, megabytes: float) -> dict[str, Any]:
-    """Run filter without rules and dedup as they come, from shards to shards."""
-    everything = FilterConfig(policies={"all": Policy()}, subsets={}, default_policy="all")
-    stages: dict[str, tuple[str, Callable[..., list[Part]]]] = {
-        "filter": ("download", partial(filter_corpus, everything)),
-        "dedup": ("filter", partial(dedup_corpus, DedupConfig())),
-    }
-    clock = Clock()
-    with tempfile.TemporaryDirectory() as work:
-        make_corpus(folder, Path(work), megabytes)
-        store = Store(str(Path(work) / "store"))
-        for stage, (source, build) in stages.items():
-            writer = ArtifactWriter(store, stage, "0" * 16)
-            context = StageContext(writer, Execution(workers=1), nobody_watches)
-            with clock.part(stage):
-                parts = build(opened(store, source), context=context)
-            publish(writer, parts)
-        kept = [int(name.removeprefix("d")) for name in kept_ids(opened(store, "dedup"))]
-    return {"cpu_seconds": clock.cost, "kept": kept}
 
 
 def of_peers(documents: Sequence[Document], environments: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -193,7 +167,10 @@ def last_line(text: str) -> str:
 def result(documents: list[Document], megabytes: float, answers: dict[str, Any], not_run: Any) -> dict[str, Any]:
     """Return a row for each side: its cost beside ours, and how good its answer is."""
     truth = Truth(documents)
-    work = {"ours": "filter without rules and dedup, as they come; from shards (zstd) to shards"}
+    work = {
+        "ours": "what both stages do between reading and writing; candidates checked by all their n-grams",
+        "ours with files": "filter without rules and dedup, as they come; from shards (zstd) to shards",
+    }
     work |= {side: says for peer in PEERS.values() for side, says in peer.sides.items()}
     cost = {side: sum(found["cpu_seconds"].values()) for side, found in answers.items()}
     rows = {

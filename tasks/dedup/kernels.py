@@ -160,7 +160,7 @@ def decide(
                 steps += 1
             is_cut = is_cut or other != NOBODY
         cut += is_cut
-        begin, size = starts[document], np.int64(sizes[document])
+        begin, size, best = starts[document], np.int64(sizes[document]), -1.0
         for place in range(count):
             other = others[place]
             other_size = np.int64(sizes[other])
@@ -180,8 +180,9 @@ def decide(
             twin = twins[document]
             better = verdicts[document] == KEPT or held_out[other] > held_out[twin]
             if not better and held_out[other] == held_out[twin]:
-                better = share > shares[document] or (share == shares[document] and other < twin)
+                better = share > best or (share == best and other < twin)
             if better:
+                best = share
                 verdicts[document], twins[document], shares[document] = verdict, other, share
     return cut
 

@@ -139,6 +139,9 @@ ALLOWED: dict[str, list[tuple[str, str, str]]] = {
     "only modules with weights of their own have `reset_parameters`": [
         ("model.layers.basic", "attribute", "getattr")
     ],
+    "what is computed once is kept under the name that it was asked by": [
+        ("tasks.filter.lazy", "attribute", "__dict__")
+    ],
     "only records of progress have `progress`": [("model.training.worker", "attribute", "getattr")],
 }
 """Reason why it is no knowledge of a member, or why it must be -> (module, kind, what)."""
