@@ -38,7 +38,7 @@ for step in pipeline:
     data = step(data, rank, world_size)
 collections.deque(data, maxlen=0)
 """
-LONG = " ".join(f"word{n} and the thing{n}" for n in range(60))
+LONG = " ".join(f"{first}{second}ord and the {second}{first}ing" for first in "bcdfghkl" for second in "aeiouy")
 SHARDS = {
     "test-00000": [LONG, "A text of a few words that stays where it is."],
     "train-00000": [LONG, "too short", LONG + " with an end", "Another text of some words for the tokenizer."],
