@@ -6,7 +6,7 @@ BIN := .venv/bin
 STORE ?= pile-store
 FOLDER ?= $(HOME)/corpus
 
-.PHONY: install demo test check test-all test-kill test-kill-workers test-outage captures ui clean
+.PHONY: install demo test check test-all test-kill test-kill-workers test-kill-filter-dedup test-outage captures ui clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,10 @@ test-all: install
 # kill -9 at 20 random moments of a demo run, then compare with an undisturbed run: about half an hour.
 test-kill: install
 	$(BIN)/python tests/e2e/kill_at_random.py --kills 20
+
+# kill -9 in each phase of filter and dedup, 20 times: about ten minutes.
+test-kill-filter-dedup: install
+	$(BIN)/python tests/e2e/kill_filter_dedup.py --kills 20
 
 # kill -9 of single workers, 20 in all, in every stage that has any: about twenty minutes.
 test-kill-workers: install

@@ -31,6 +31,7 @@ def main() -> int:
     """Run the trial and say what was found."""
     options = read_options(__doc__, "pile-kill-filter-dedup-")
     folder, chance = options.folder, random.Random(options.seed)
+    folder.mkdir(parents=True, exist_ok=True)
     command = [*run_command(folder / "store", [*SMALL, *options.overrides]), "--target", "dedup"]
     run(command, folder)
     expected = digests(folder / "store")
@@ -93,7 +94,7 @@ def kill_in(phase: str, share: float, shards: int, command: list[str], folder: P
                     last, before = time.monotonic(), parts
                 if now == phase and done >= share * 0.9:
                     if phase == "plan":
-                        time.sleep(share * 0.5)
+                        time.sleep(share * 0.08)
                     kill_tree([root, *root.children(recursive=True)])
                     return time.monotonic() - last
                 if PHASES.index(now) > PHASES.index(phase):
