@@ -19,7 +19,8 @@ from tasks.core.context import nobody_watches
 from tasks.core.execution import Execution
 from tasks.dedup.build import dedup_corpus
 from tasks.dedup.config import DedupConfig
-from tasks.dedup.duplicates import Documents, Numbers, find_duplicates
+from tasks.dedup.duplicates import Documents, find_duplicates
+from tasks.dedup.links import Numbers
 from tasks.dedup.signatures import Signer
 from tasks.filter.build import filter_corpus
 from tasks.filter.config import FilterConfig

@@ -8,7 +8,6 @@ duplicated one, and its CPU time.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.filter_dedup import peak_rss_mb
 from tasks.core.compiling import Hashes, Hashes32
 from tasks.dedup.config import DedupConfig
-from tasks.dedup.duplicates import Documents, Numbers, find_duplicates
-from tasks.dedup.links import TABLE_BITS
+from tasks.dedup.duplicates import Documents, find_duplicates
+from tasks.dedup.links import TABLE_BITS, Numbers
 
 SHINGLES = 8
 """Of a document: what is compared, not what is signed, so that the files stay small."""
@@ -79,7 +79,7 @@ def measured(count: int, threads: int) -> dict[str, Any]:
         "peak_anonymous_mb": round(peak / 1e6),
         "bytes_per_document": round((peak - TABLE_BYTES) / count, 1),
         "bytes_per_duplicated_document": round((peak - TABLE_BYTES) / found.compared, 1),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_rss_mb": round(peak_rss_mb()),
         "cpu_seconds": round(seconds, 1),
         "documents_per_cpu_second": round(count / seconds),
     }

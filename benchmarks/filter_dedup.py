@@ -85,8 +85,8 @@ def main() -> None:
     print(json.dumps(result(megabytes, ours, same, again, as_it_comes), indent=1))
 
 
-def make_corpus(source: Path, work: Path, megabytes: float) -> tuple[Path, float]:
-    """Write the documents once, for both sides, in 8 shards; return their folder and the size of their text."""
+def make_corpus(source: Path, work: Path, megabytes: float, shards: int = 8) -> tuple[Path, float]:
+    """Write the documents once, for both sides, in shards; return their folder and the size of their text."""
     store = Store(str(work / "store"))
     writer = ArtifactWriter(store, "download", "0" * 16)
     taken: list[Document] = []
@@ -97,10 +97,10 @@ def make_corpus(source: Path, work: Path, megabytes: float) -> tuple[Path, float
         if size >= megabytes * 1e6:
             break
     parts = []
-    for shard in range(8):
+    for shard in range(shards):
         path = writer.scratch() / f"{shard}.jsonl.zst"
         with DocumentWriter(path) as documents:
-            for document in taken[shard::8]:
+            for document in taken[shard::shards]:
                 documents.write(document)
         parts.append(writer.commit(f"train-{shard:05d}", {DOCUMENTS: path}, counts=documents.counts()))
     publish(writer, parts)
@@ -153,11 +153,19 @@ def run_ours(work: Path) -> dict[str, Any]:
         publish(writer, parts)
     return {
         "cpu_seconds": cost,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mb": peak_rss_mb(),
         "filtered": kept_ids(opened(store, "filter")),
         "kept": kept_ids(opened(store, "dedup")),
         "repeats": repeats_of_ours(opened(store, "filter"), Bands(14, 8)),
     }
+
+
+def peak_rss_mb() -> float:
+    """Return the most memory that this process had, in MiB. What `getrusage` says may be its parent's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("/proc/self/status must have VmHWM: this needs Linux")
 
 
 class Stopwatch(StageContext):
@@ -200,9 +208,9 @@ def repeats_of_stock(work: Path, filtered: list[list[str]]) -> list[str]:
 def repeats(names: list[str], buckets: npt.NDArray[np.uint64]) -> list[str]:
     """Return the ids of all documents but the first one of each cluster, as stock makes them: of documents that
     agree in a bucket, whatever their similarity, and of all that these agree with. Zeros agree with nothing."""
-    pairs = [np.empty((0, 2), np.int64)]
+    pairs, everybody = [np.empty((0, 2), np.int64)], np.arange(len(names))
     for bucket in buckets:
-        first = first_equals(bucket, bucket).astype(np.int64)
+        first = first_equals(bucket, bucket, everybody).astype(np.int64)
         pairs.append(np.stack((first, np.arange(len(first))), axis=1)[bucket != 0])
     first, second = np.concatenate(pairs).T
     size = len(names)

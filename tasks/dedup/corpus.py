@@ -13,7 +13,8 @@ from storage.errors import CorruptFileError, InputError
 from storage.formats.documents import TEST, TRAIN, VAL
 from storage.formats.drops import DROPS, read_dropped
 from storage.formats.shingles import SHINGLES, Hashes32, read_layout, read_shingles
-from tasks.dedup.duplicates import Documents, Numbers
+from tasks.dedup.duplicates import Documents
+from tasks.dedup.links import Numbers
 from tasks.dedup.sketches import ShingleShard, Sketch
 
 PRECEDENCE = (TEST, VAL, TRAIN)

@@ -25,9 +25,7 @@ from storage.errors import InputError
 from tasks.core.compiling import Hashes, Hashes32
 from tasks.dedup.config import DedupConfig
 from tasks.dedup.kernels import FOUND_IN_TRAIN, KEPT, decide
-from tasks.dedup.links import BucketLinks, Mask, first_equals, link_buckets
-
-Numbers = npt.NDArray[np.int64]
+from tasks.dedup.links import BucketLinks, Mask, Numbers, first_equals, link_buckets
 
 EXACT = 5
 """A verdict beside those of the kernel."""
@@ -85,10 +83,13 @@ def find_duplicates(config: DedupConfig, documents: Documents, scratch: Path, th
         )
     phrases = _phrases(config, documents)
     order = documents.order[~np.isin(documents.order, phrases[:, 0])] if len(phrases) else documents.order
-    first = first_equals(*(np.ascontiguousarray(documents.exact[order, half]) for half in (0, 1)))
-    repeats = first != np.arange(len(order))
-    near = _near_duplicates(config, documents, order[~repeats], scratch, threads)
-    return _together(documents, phrases, order[repeats], order[first[repeats]], near)
+    half, other = (np.ascontiguousarray(documents.exact[:, column]) for column in (0, 1))
+    first = first_equals(half, other, order)
+    repeats = first != np.arange(len(order), dtype=np.uint32)
+    equal, of = order[repeats], order[first[repeats]]
+    singles = order[~repeats]
+    del half, other, first, repeats, order  # as large as what follows
+    return _together(documents, phrases, equal, of, _near_duplicates(config, documents, singles, scratch, threads))
 
 
 def _phrases(config: DedupConfig, documents: Documents) -> Numbers:
@@ -119,19 +120,14 @@ def _near_duplicates(
     config: DedupConfig, documents: Documents, singles: Numbers, scratch: Path, threads: int
 ) -> _Near:
     """Return which of documents in their order, of which no two are equal, resemble or hold others."""
-    place = np.full(len(documents.sizes), -1, np.int64)
-    place[singles] = np.where(documents.sizes[singles] > 0, np.arange(len(singles)), -1)
-    pairs = place[np.concatenate((documents.hits[:, :2], documents.pairs))]
-    pairs = np.sort(pairs[(pairs >= 0).all(axis=1) & (pairs[:, 0] != pairs[:, 1])], axis=1)
+    pairs = _pairs(documents, singles)
     also = np.zeros(len(singles), np.bool_)
     also[pairs.ravel()] = True
     near = documents.near[singles] & config.near_duplicates
-    links = link_buckets(
-        lambda index: documents.bucket(index)[singles], config.bands.buckets, near, also, scratch, threads
-    )
-    more_starts, more = _more(links, pairs)
+    links = link_buckets(documents.bucket, config.bands.buckets, singles, near, also, scratch, threads)
     numbers = singles[links.documents]
     starts, shingles = _gathered(documents, numbers, scratch / "shingles")
+    more_starts, more = _more(links, pairs)
     twins = np.zeros(len(numbers), np.uint32)
     shares = np.zeros(len(numbers), np.float32)
     verdicts = np.zeros(len(numbers), np.uint8)
@@ -160,6 +156,18 @@ def _near_duplicates(
         len(numbers),
         cut,
     )
+
+
+def _pairs(documents: Documents, singles: Numbers) -> Numbers:
+    """Return the pairs that are compared whatever their buckets, as places in the order, the earlier one first.
+
+    Only of documents that are there and have shingles.
+    """
+    place = np.full(len(documents.sizes), -1, np.int64)
+    place[singles] = np.where(documents.sizes[singles] > 0, np.arange(len(singles)), -1)
+    pairs = place[np.concatenate((documents.hits[:, :2], documents.pairs))]
+    found: Numbers = np.sort(pairs[(pairs >= 0).all(axis=1) & (pairs[:, 0] != pairs[:, 1])], axis=1)
+    return found
 
 
 def _more(links: BucketLinks, pairs: Numbers) -> tuple[Numbers, Hashes32]:

@@ -52,23 +52,32 @@ def sign(
             buckets[bucket, document] = hashed
 
 
-@compiled("hashes", "hashes", "bytes", "points", "number", "number", "points")
+@compiled("hashes", "hashes", "places", "bytes", "points", "number", "number", "points")
 def link(
-    firsts: Hashes, seconds: Hashes, wanted: Bytes, table: Hashes32, piece: int, bits: int, previous: Hashes32
+    firsts: Hashes,
+    seconds: Hashes,
+    numbers: Places,
+    wanted: Bytes,
+    table: Hashes32,
+    piece: int,
+    bits: int,
+    previous: Hashes32,
 ) -> bool:
     """Set `previous` of each wanted document to the last one before it with the same two hashes, if there is one.
 
-    Only of those whose first hash begins with `piece`, a number of so many bits: the table need only hold those.
-    It has a power of two of free slots (NOBODY). Returns: whether they were enough.
+    Documents stand in the order of `numbers`, which say whose hashes are theirs. Only those are looked at whose
+    first hash begins with `piece`, a number of so many bits: the table need only hold those. It has a power of two
+    of free slots (NOBODY). Returns: whether they were enough.
     """
     used = 0
-    for document in range(firsts.size):
-        hashed = firsts[document]
+    for document in range(numbers.size):
+        number = numbers[document]
+        hashed = firsts[number]
         if not wanted[document] or (bits and np.int64(hashed >> np.uint64(64 - bits)) != piece):
             continue
         slot = np.int64(hashed & np.uint64(table.size - 1))
         other = table[slot]
-        while other != NOBODY and (firsts[other] != hashed or seconds[other] != seconds[document]):
+        while other != NOBODY and (firsts[numbers[other]] != hashed or seconds[numbers[other]] != seconds[number]):
             slot = (slot + 1) & (table.size - 1)
             other = table[slot]
         if other == NOBODY:

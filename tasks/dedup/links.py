@@ -11,35 +11,38 @@ from tasks.core.compiling import Hashes, Hashes32
 from tasks.dedup.kernels import NOBODY, follow, link
 
 Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
 
 TABLE_BITS = 24
 """Slots of a table: 64 MB."""
 
 
-def previous_equals(firsts: Hashes, seconds: Hashes, wanted: Mask) -> Hashes32:
+def previous_equals(firsts: Hashes, seconds: Hashes, numbers: Numbers, wanted: Mask) -> Hashes32:
     """Return for each wanted document the last wanted one before it with the same two hashes, else NOBODY.
 
-    In memory: 4 bytes a document beside what is given, and a table of at most 64 MB. More documents than it holds
-    are done piece by piece, those whose hashes begin alike.
+    Documents stand in the order of `numbers`, which say whose hashes are theirs. In memory: 4 bytes a document
+    beside what is given, and a table of at most 64 MB. More documents than it holds are done piece by piece, those
+    whose hashes begin alike.
     """
-    previous = np.full(len(firsts), NOBODY, np.uint32)
-    documents = max(len(firsts), 8)
+    previous = np.full(len(numbers), NOBODY, np.uint32)
+    documents = max(len(numbers), 8)
     bits = max(0, (2 * documents - 1).bit_length() - TABLE_BITS)
     slots = 1 << ((2 * documents - 1).bit_length() - bits)
     flags = wanted.view(np.uint8)
     for piece in range(1 << bits):
-        if not link(firsts, seconds, flags, np.full(slots, NOBODY, np.uint32), piece, bits, previous):
+        table = np.full(slots, NOBODY, np.uint32)
+        if not link(firsts, seconds, numbers, flags, table, piece, bits, previous):
             # Hashes that begin alike were made up by somebody: one table for all.
             whole = np.full(slots << bits, NOBODY, np.uint32)
-            link(firsts, seconds, flags, whole, 0, 0, previous)
+            link(firsts, seconds, numbers, flags, whole, 0, 0, previous)
             break
     return previous
 
 
-def first_equals(firsts: Hashes, seconds: Hashes) -> Hashes32:
+def first_equals(firsts: Hashes, seconds: Hashes, numbers: Numbers) -> Hashes32:
     """Return for each document the first one with the same two hashes, itself if there is none before it."""
-    found = np.empty(len(firsts), np.uint32)
-    follow(previous_equals(firsts, seconds, np.ones(len(firsts), np.bool_)), found)
+    found = np.empty(len(numbers), np.uint32)
+    follow(previous_equals(firsts, seconds, numbers, np.ones(len(numbers), np.bool_)), found)
     return found
 
 
@@ -58,18 +61,25 @@ class BucketLinks:
 
 
 def link_buckets(
-    bucket: Callable[[int], Hashes], buckets: int, wanted: Mask, also: Mask, scratch: Path, threads: int
+    bucket: Callable[[int], Hashes],
+    buckets: int,
+    numbers: Numbers,
+    wanted: Mask,
+    also: Mask,
+    scratch: Path,
+    threads: int,
 ) -> BucketLinks:
-    """Link the wanted documents that agree in a bucket; `bucket(i)` returns a hash of each document.
+    """Link the wanted documents that agree in a bucket, and give a column to some more.
 
-    In memory for each thread: 12 bytes a document and one table of `previous_equals`.
+    Documents stand in the order of `numbers`; `bucket(i)` returns a hash by number. In memory for each thread: 12
+    bytes a document and one table of `previous_equals`.
     """
     whole = scratch / "links-of-all"
     linked = also.copy()
 
     def link_one(index: int) -> None:
         hashes = bucket(index)
-        previous = previous_equals(hashes, hashes, wanted)
+        previous = previous_equals(hashes, hashes, numbers, wanted)
         later = previous != NOBODY
         linked[later] = True
         linked[previous[later]] = True

@@ -118,7 +118,7 @@ def progress(store: Path, shards: int) -> tuple[str, float, int]:
     if "drops" in deduplicated:
         written = len([name for name in deduplicated if name.startswith(("train-", "val-", "test-"))])
         return "drop", written / shards, parts
-    return ("plan", 0.0, parts) if sketched == shards else ("sketch", sketched / shards, parts)
+    return ("plan", 1.0, parts) if sketched == shards else ("sketch", sketched / shards, parts)
 
 
 def names(store: Path, stage: str) -> set[str]:

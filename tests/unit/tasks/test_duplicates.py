@@ -276,6 +276,7 @@ def test_previous_equals_are_those_of_the_slow_search(
     firsts = np.array([a + prefix for a, _, _ in hashes], np.uint64)
     seconds = np.array([b for _, b, _ in hashes], np.uint64)
     wanted = np.array([c for _, _, c in hashes], np.bool_)
+    back = np.random.default_rng(len(hashes)).permutation(len(hashes))  # hashes lie in another order
     last: dict[tuple[int, int], int] = {}
     expected = []
     for number, (a, b, is_wanted) in enumerate(hashes):
@@ -285,7 +286,8 @@ def test_previous_equals_are_those_of_the_slow_search(
     before = tasks.dedup.links.TABLE_BITS
     tasks.dedup.links.TABLE_BITS = table_bits
     try:
-        assert previous_equals(firsts, seconds, wanted).tolist() == expected
+        found = previous_equals(firsts[back], seconds[back], np.argsort(back), wanted)
+        assert found.tolist() == expected
     finally:
         tasks.dedup.links.TABLE_BITS = before
 
@@ -293,10 +295,10 @@ def test_previous_equals_are_those_of_the_slow_search(
 def test_pieces_find_what_one_table_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = np.random.default_rng(5)
     firsts = chance.integers(0, 2**64, 3000, dtype=np.uint64)[chance.integers(0, 3000, 5000)]
-    whole = first_equals(firsts, firsts)
+    whole = first_equals(firsts, firsts, np.arange(5000))
     monkeypatch.setattr(tasks.dedup.links, "TABLE_BITS", 9)
 
-    assert np.array_equal(first_equals(firsts, firsts), whole)
+    assert np.array_equal(first_equals(firsts, firsts, np.arange(5000)), whole)
 
 
 # ---- indexes -------------------------------------------------------------------------------------------------
