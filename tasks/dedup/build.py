@@ -18,10 +18,6 @@ from tasks.executors.local import for_each_shard
 from tasks.reports.drop_counts import drop_table
 from tasks.reports.histograms import Panel, histograms
 
-SIMILARITIES = (
-    "Shingles that dropped documents share with the kept one: of both, of the dropped, of the held-out one"
-)
-
 STOCK_HASHES = 14 * 8
 """Of a signature in datatrove's default layout, beside which the cost of ours is shown."""
 
@@ -50,8 +46,8 @@ def _report(config: DedupConfig, plan: Plan, parts: Sequence[Part], context: Sta
     if config.near_duplicates:
         context.table("How near duplicates are found", _comparison_table(config, plan))
     context.report("duplicate_samples.jsonl", _samples(plan.pairs, parts))
-    if plan.values:
-        context.report("similarities.png", histograms(_panels(config, plan), title=SIMILARITIES))
+    if panels := _panels(config, plan):
+        context.report("similarities.png", histograms(panels, of="pairs"))
 
 
 def _contamination_table(counts: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -80,12 +76,24 @@ def _comparison_table(config: DedupConfig, plan: Plan) -> list[dict[str, Any]]:
 
 
 def _panels(config: DedupConfig, plan: Plan) -> list[Panel]:
-    """Return a panel for each rule by which documents go, with the share of shingles that it demands."""
-    bounds = {"near": config.min_similarity, "contained": config.min_containment}
-    return [
-        Panel(rule, values, [bounds.get(rule) or config.held_out_containment], is_least=False)
-        for rule, values in plan.values.items()
-    ]
+    """Return a panel for the similarity of all pairs that were compared, and one for each other rule."""
+    panels = []
+    if any(plan.similarities):
+        shares = [percent / 100 for percent in range(len(plan.similarities))]
+        bounds = [config.min_similarity] if config.near_duplicates else []
+        panels.append(
+            Panel(
+                "shingles in common, of all pairs compared",
+                shares,
+                bounds,
+                is_least=False,
+                weights=plan.similarities,
+            )
+        )
+    for rule, values in plan.values.items():
+        least = config.min_containment if rule == "contained" else config.held_out_containment
+        panels.append(Panel(f"{rule}: share found, of what went", values, [least or 0], is_least=False))
+    return panels
 
 
 def _shown(plan: Plan) -> list[tuple[str, int]]:

@@ -72,6 +72,8 @@ class Duplicates:
     """Documents that were compared with others."""
     cut: int
     """Of these the ones with more kept documents in a bucket than any is compared with."""
+    similarities: Numbers
+    """How many of the pairs compared have 0 % of their shingles in common, 1 % and so on; shape (101,)."""
 
 
 def find_duplicates(config: DedupConfig, documents: Documents, scratch: Path, threads: int) -> Duplicates:
@@ -114,6 +116,7 @@ class _Near:
     shares: npt.NDArray[np.float64]
     compared: int
     cut: int
+    similarities: Numbers
 
 
 def _near_duplicates(
@@ -131,6 +134,7 @@ def _near_duplicates(
     twins = np.zeros(len(numbers), np.uint32)
     shares = np.zeros(len(numbers), np.float32)
     verdicts = np.zeros(len(numbers), np.uint8)
+    similarities = np.zeros(101, np.int64)
     cut = decide(
         links.table,
         starts,
@@ -146,6 +150,7 @@ def _near_duplicates(
         twins,
         shares,
         verdicts,
+        similarities,
     )
     gone = verdicts != KEPT
     return _Near(
@@ -155,6 +160,7 @@ def _near_duplicates(
         shares[gone].astype(np.float64),
         len(numbers),
         cut,
+        similarities,
     )
 
 
@@ -217,4 +223,5 @@ def _together(documents: Documents, phrases: Numbers, equal: Numbers, first: Num
         shares=np.concatenate((common / np.maximum(documents.sizes[held], 1), shares, near.shares))[order],
         compared=near.compared,
         cut=near.cut,
+        similarities=near.similarities,
     )

@@ -110,7 +110,7 @@ def common(first: Hashes32, second: Hashes32) -> int:
 
 @compiled(
     "table", "places", "points", "fixed points", "places", "points",
-    "bytes", "number", "share", "share", "share", "points", "shares", "bytes",
+    "bytes", "number", "share", "share", "share", "points", "shares", "bytes", "places",
 )  # fmt: skip
 def decide(
     previous: Table,
@@ -127,6 +127,7 @@ def decide(
     twins: Hashes32,
     shares: Shares,
     verdicts: Bytes,
+    similarities: Places,
 ) -> int:
     """Go through documents in their order and drop each that a kept one before it stands for.
 
@@ -138,6 +139,7 @@ def decide(
         fixed: How many documents at the beginning are kept whatever they resemble.
         twins, shares, verdicts: Get the kept document that stands for a dropped one, the share of shingles that
             decided, and which of the verdicts it is.
+        similarities: Gets how many of the pairs that are compared have 0 %, 1 % and so on in common, up to 100 %.
 
     Of several twins it is a held-out one, else the most similar one, else the first. Returns: how many documents
     met a bucket of which they saw only the last MOST_COMPARED.
@@ -175,6 +177,7 @@ def decide(
             other_size = np.int64(sizes[other])
             shared = common(shingles[begin : begin + size], shingles[starts[other] : starts[other] + other_size])
             similarity = shared / (size + other_size - shared)
+            similarities[np.int64(100 * similarity)] += 1
             verdict, share = KEPT, similarity
             if similarity >= min_similarity:
                 verdict = NEAR

@@ -48,6 +48,8 @@ class Plan:
     groups: list[dict[str, Any]]
     compared: int
     cut: int
+    similarities: list[int]
+    """`Duplicates.similarities`."""
 
 
 def make_plan(config: DedupConfig, shards: NumberedShards, context: StageContext) -> Plan:
@@ -144,7 +146,7 @@ def _told(shards: NumberedShards, found: Duplicates, names: Names) -> dict[str, 
         ],
         "values": {
             rule: np.round(found.shares[_spread(np.flatnonzero(rules == rule), VALUES)], 4).tolist()
-            for rule in sorted(set(rules.tolist()) - {"exact"})
+            for rule in sorted(set(rules.tolist()) - {"exact", "near"})
         },
         "groups": [
             {"subset": subset, "kept document": name, "documents dropped for it": int(size)}
@@ -152,6 +154,7 @@ def _told(shards: NumberedShards, found: Duplicates, names: Names) -> dict[str, 
         ],
         "compared": found.compared,
         "cut": found.cut,
+        "similarities": found.similarities.tolist(),
     }
 
 

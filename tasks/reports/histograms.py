@@ -32,6 +32,8 @@ class Panel:
     """Each is a line with its figure."""
     is_least: bool | None = None
     """Whether bounds are the least values allowed, or the largest: the side beyond is shaded. None: neither."""
+    weights: Sequence[int] | None = None
+    """How often each value was found; once by default."""
 
 
 def histograms(panels: Sequence[Panel], *, title: str = "", of: str = "documents") -> bytes:
@@ -70,7 +72,9 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_yscale("log")
     axes.set_ylim(LEAST, 10)
     if len(shown):
-        counts, edges = np.histogram(values, _edges(shown, is_wide))
+        # Values that are counted already stand in steps, which bins of another width would show as waves.
+        bins = BINS if panel.weights is None else max(1, len(values) // 2)
+        counts, edges = np.histogram(values, _edges(shown, is_wide, bins), weights=panel.weights)
         axes.stairs(np.maximum(counts, LEAST), edges, baseline=LEAST, fill=True, color="tab:blue", alpha=0.7)
         axes.set_xlim(*_with_room(axes, edges[0], edges[-1]))
         axes.set_ylim(LEAST, max(10, 3 * counts.max()))
@@ -94,15 +98,15 @@ def _is_wide(shown: npt.NDArray[np.float64], bounds: Sequence[float]) -> bool:
     return bool(shown.max() > WIDE * max(1.0, min([float(np.median(shown)), *bounds])))
 
 
-def _edges(shown: npt.NDArray[np.float64], is_wide: bool) -> npt.NDArray[np.float64]:
+def _edges(shown: npt.NDArray[np.float64], is_wide: bool, bins: int) -> npt.NDArray[np.float64]:
     low, high = shown.min(), shown.max()
     if low == high:
         low, high = low - 0.5, high + 0.5
     if is_wide:
-        edges = np.expm1(np.linspace(np.log1p(low), np.log1p(high), BINS + 1))
+        edges = np.expm1(np.linspace(np.log1p(low), np.log1p(high), bins + 1))
         edges[0], edges[-1] = low, high  # which rounding may miss
         return np.asarray(edges)
-    return np.linspace(low, high, BINS + 1)
+    return np.linspace(low, high, bins + 1)
 
 
 def _with_room(axes: Axes, low: float, high: float) -> tuple[float, float]:

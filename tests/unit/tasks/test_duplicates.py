@@ -233,6 +233,17 @@ def test_similarity_does_not_drift_along_a_chain(folder: Path) -> None:
     assert dict(zip(found.documents.tolist(), found.twins.tolist(), strict=True)) == {1: 0, 3: 2}
 
 
+def test_similarities_of_all_pairs_that_are_compared_are_counted(folder: Path) -> None:
+    shingles = (range(10), range(5, 15), range(100, 110))  # 5 of 15 in common, and none
+    config = config_of(min_similarity=0.5)
+
+    found = find_duplicates(
+        config, as_documents([Doc(n, frozenset(s), (0, 0, 0)) for n, s in enumerate(shingles)], config), folder, 1
+    )
+
+    assert {percent: count for percent, count in enumerate(found.similarities.tolist()) if count} == {33: 1, 0: 2}
+
+
 def test_bridge_between_two_documents_joins_no_more_than_one_of_them(folder: Path) -> None:
     first, second = frozenset(range(10)), frozenset(range(5, 15))
     bridge = frozenset(range(2, 13))
