@@ -1,100 +1,25 @@
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 import pytest
-from datatrove.utils.text import simplify_text
 
-from storage.artifacts.records import StoredFile
-from storage.artifacts.store import Artifact, Store
-from storage.artifacts.writer import ArtifactWriter
 from storage.errors import CorruptFileError, InputError
-from storage.formats.documents import Document, DocumentWriter, read_documents
-from storage.formats.drops import DROPS, DropRow, read_drops
-from storage.formats.shingles import SHINGLES, Shingles, ShingleWriter
+from storage.formats.shingles import Shingles
 from tasks.core.context import TABLES
-from tasks.core.execution import Execution
-from tasks.core.runner import run_stage
-from tasks.core.stage import RunContext
 from tasks.dedup.config import DedupConfig
 from tasks.dedup.plan import SAMPLES
-from tasks.dedup.stage import STAGE
-from tasks.filter.words import DocumentWords
-
-Text = tuple[str, str]  # subset, text
-
-
-def make_filtered(
-    root: Path,
-    parts: Mapping[str, Sequence[Text]],
-    layouts: Mapping[str, Shingles] | None = None,
-    missing: int = 0,
-    key: str = "0" * 16,
-) -> Artifact:
-    """Write a filter artifact; `missing` leaves out the shingles of that many last documents."""
-    writer = ArtifactWriter(Store(str(root)), "filter", key)
-    committed = []
-    for part, texts in parts.items():
-        layout = (layouts or {}).get(part, Shingles())
-        paths = {
-            "documents": writer.scratch() / f"{part}.jsonl.zst",
-            SHINGLES: writer.scratch() / f"{part}.parquet",
-        }
-        with (
-            DocumentWriter(paths["documents"]) as documents,
-            ShingleWriter(paths[SHINGLES], layout) as shingles,
-        ):
-            for line, (subset, text) in enumerate(texts):
-                documents.write(Document(f"{part}:{line}", subset, text))
-                if line < len(texts) - missing:
-                    words = DocumentWords(text)
-                    found = words.shingles(layout.words)
-                    shingles.write(f"{part}:{line}", subset, words.exact_hash(), True, found)
-        committed.append(writer.commit(part, paths, counts=documents.counts()))
-    nothing = {"config": {}, "inputs": {}, "sources": {}, "recipe": {}, "libraries": {}}
-    return writer.publish(committed, version=1, run_id="run", code_commit="", started="", seconds=0.0, **nothing)
-
-
-def run_dedup(corpus: Artifact, config: DedupConfig | None = None, workers: int = 1) -> Artifact:
-    context = RunContext(corpus.store, "run", {}, Execution(workers=workers))
-    return run_stage(STAGE, config or DedupConfig(), {"corpus": corpus}, context).artifact
-
-
-def kept_ids(artifact: Artifact) -> dict[str, list[str]]:
-    return {
-        file.part: [document.id for document in read_documents(artifact.open(file))]
-        for file in artifact.files("documents")
-    }
-
-
-def dropped(artifact: Artifact) -> list[DropRow]:
-    return [row for file in artifact.files(DROPS) for row in read_drops(artifact.open(file))]
-
-
-def random_text(random: Random, words: int = 200) -> str:
-    return " ".join(random_word(random) for _ in range(words))
-
-
-def random_word(random: Random) -> str:
-    return "".join(random.choices("abcdefgh", k=4))  # without digits: MinHash takes all numbers for the same
-
-
-def edited(random: Random, text: str, share: float) -> str:
-    words = text.split()
-    for place in random.sample(range(len(words)), round(share * len(words))):
-        words[place] = random_word(random)
-    return " ".join(words)
-
-
-def jaccard(first: str, second: str) -> float:
-    sets = []
-    for text in (first, second):
-        words = simplify_text(text).split()
-        sets.append({tuple(words[start : start + 5]) for start in range(len(words) - 4)})
-    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+from tests.unit.tasks.deduping import (
+    dropped,
+    edited,
+    jaccard,
+    kept_ids,
+    make_filtered,
+    random_text,
+    run_dedup,
+    some_shards,
+)
 
 
 def test_held_out_documents_win_over_training_documents(tmp_path: Path) -> None:
@@ -223,15 +148,6 @@ def test_samples_show_both_texts_of_a_near_duplicate(tmp_path: Path) -> None:
         assert sample["kept"]["id"] == f"val-00000:{line}"
         assert sample["kept"]["text"] == originals[line][:400]
         assert sample["similarity"] >= 0.5
-
-
-def some_shards(seed: int) -> dict[str, list[Text]]:
-    random = Random(seed)
-    texts = [random_text(random) for _ in range(30)]
-    pool = texts + [edited(random, text, 0.01) for text in texts] + texts[:10]
-    random.shuffle(pool)
-    names = ["train-00000", "train-00001", "train-00002", "val-00000", "test-00000"]
-    return {name: [("S", text) for text in pool[start::5]] for start, name in enumerate(names)}
 
 
 def test_two_workers_write_the_bytes_of_one(tmp_path: Path) -> None:
@@ -363,121 +279,6 @@ def test_documents_that_stand_in_longer_ones_go_if_asked(tmp_path: Path) -> None
     assert kept_ids(artifact)["train-00000"] == []
     assert len(kept_ids(artifact)["train-00001"]) == 40
     assert {(row.rule, row.value, row.bound) for row in dropped(artifact)} == {("contained", 1.0, 0.8)}
-
-
-# ---- across runs ---------------------------------------------------------------------------------------------
-
-
-def a_corpus(seed: int, documents: int = 240) -> list[str]:
-    """Return texts with exact, near and chained duplicates of each other in a random order."""
-    random = Random(seed)
-    texts = [random_text(random, random.randrange(60, 200)) for _ in range(documents // 4)]
-    texts += [edited(random, random.choice(texts), share) for share in (0, 0.01, 0.05, 0.1) for _ in range(45)]
-    random.shuffle(texts)
-    return texts
-
-
-@pytest.mark.parametrize("cuts", [(120,), (40, 200), (1, 80, 160)])
-def test_one_lot_after_the_other_is_equal_to_all_at_once(tmp_path: Path, cuts: tuple[int, ...]) -> None:
-    texts = a_corpus(15)
-    held_out = [("S", random_text(Random(16))), ("S", texts[3])]
-    at_once = make_filtered(
-        tmp_path, {"train-00000": [("S", text) for text in texts], "val-00000": held_out}, key="a" * 16
-    )
-    whole = {row.index for row in dropped(run_dedup(at_once)) if row.id.startswith("train")}
-
-    found: set[int] = set()
-    keys: tuple[str, ...] = ()
-    for number, (begin, end) in enumerate(pairwise((0, *cuts, len(texts)))):
-        parts = {"train-00000": [("S", text) for text in texts[begin:end]]}
-        if not number:
-            parts["val-00000"] = held_out
-        lot = make_filtered(tmp_path, parts, key=f"{number}" * 16)
-        artifact = run_dedup(lot, DedupConfig(against=keys))
-        keys = (artifact.manifest.key,)  # of which each names the one before it
-        found |= {begin + row.index for row in dropped(artifact) if row.id.startswith("train")}
-
-    assert found == whole
-    assert len(whole) > 60
-
-
-def test_earlier_text_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = a_corpus(17)
-    old = run_dedup(make_filtered(tmp_path, {"train-00000": [("S", text) for text in texts[:120]]}, key="1" * 16))
-    new = make_filtered(tmp_path, {"train-00000": [("S", text) for text in texts[120:]]}, key="2" * 16)
-    opened: list[tuple[str, str]] = []
-    open_file = Artifact.open
-
-    def watched(artifact: Artifact, file: StoredFile) -> Path:
-        opened.append((artifact.ref, file.role))
-        return open_file(artifact, file)
-
-    monkeypatch.setattr(Artifact, "open", watched)
-    artifact = run_dedup(new, DedupConfig(against=(old.manifest.key,)))
-
-    assert {role for ref, role in opened if ref in (old.ref, f"filter/{'1' * 16}")} == {SHINGLES, DROPS}
-    twins = [row for row in dropped(artifact) if row.twin_artifact]
-    assert {row.twin_artifact for row in twins} == {old.manifest.key}
-    left = {id for ids in kept_ids(old).values() for id in ids}
-    assert {row.twin_id for row in twins} <= left
-    lines = [json.loads(line) for line in (artifact.report("duplicate_samples.jsonl") or b"").splitlines()]
-    assert {line["kept"].get("artifact", "") for line in lines} <= {"", old.manifest.key}
-
-
-def test_new_held_out_text_that_stands_in_earlier_training_text_goes(tmp_path: Path) -> None:
-    random = Random(18)
-    held = random_text(random, 100)
-    old = run_dedup(
-        make_filtered(tmp_path, {"train-00000": [("S", f"{held} {random_text(random, 900)}")]}, key="1" * 16)
-    )
-    new = make_filtered(
-        tmp_path, {"train-00000": [("S", random_text(random))], "val-00000": [("S", held)]}, key="2" * 16
-    )
-
-    (row,) = dropped(run_dedup(new, DedupConfig(against=(old.manifest.key,))))
-
-    assert (row.id, row.reason, row.twin_artifact) == ("val-00000:0", "found-in-training-text", old.manifest.key)
-
-
-def test_artifact_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    corpus = make_filtered(tmp_path, {"train-00000": [("S", "a")]})
-
-    with pytest.raises(InputError, match=r"dedup\.against.*0123456789abcdef.*pile ls"):
-        run_dedup(corpus, DedupConfig(against=("0123456789abcdef",)))
-
-
-# ---- every drop says why -------------------------------------------------------------------------------------
-
-
-def test_drop_files_say_of_every_document_why_it_went(tmp_path: Path) -> None:
-    parts = some_shards(19)
-    corpus = make_filtered(tmp_path, parts)
-
-    artifact = run_dedup(corpus)
-
-    rows = dropped(artifact)
-    kept = {id for ids in kept_ids(artifact).values() for id in ids}
-    texts = {f"{part}:{line}": text for part, pairs in parts.items() for line, (_, text) in enumerate(pairs)}
-    assert {row.id for row in rows} | kept == set(texts)
-    assert not {row.id for row in rows} & kept
-    for row in rows:
-        assert row.twin_id in kept
-        assert row.twin_id == f"{row.twin_part}:{row.twin_index}"
-        assert row.value == pytest.approx(jaccard(texts[row.id], texts[row.twin_id]), abs=1e-6)
-        assert row.bound == (0.5 if row.rule == "near" else None)
-    found = Counter(f"dropped.{row.subset}.{row.reason}" for row in rows)
-    assert found == {name: n for name, n in artifact.counts.items() if name.startswith("dropped.")}
-
-
-def test_nothing_of_the_work_is_left_behind(tmp_path: Path) -> None:
-    artifact = run_dedup(make_filtered(tmp_path, some_shards(20)), DedupConfig(min_containment=0.8))
-
-    folder = tmp_path / "artifacts" / "dedup" / artifact.manifest.key
-    assert {path.name for path in (folder / "parts").iterdir()} == {
-        f"{file.part}.json" for file in artifact.manifest.files
-    }
-    named = {Path(file.path).name for file in artifact.manifest.files}
-    assert {path.name for path in (folder / "data").iterdir()} == named
 
 
 # ---- texts of all kinds --------------------------------------------------------------------------------------
