@@ -1,52 +1,32 @@
 """Our sides of `benchmarks.dedup_peers`: the two stages as they come, and what they do without any files."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.dedup_peers_run import Clock
-from benchmarks.filter_dedup import Stopwatch, kept_ids, make_corpus, opened, publish
-from storage.artifacts.records import Part
+from benchmarks.filter_dedup import everything, kept_ids, make_corpus, opened, run_stages
 from storage.artifacts.store import Store
-from storage.artifacts.writer import ArtifactWriter
 from storage.formats.documents import Document
 from storage.formats.shingles import Hashes32, ShingleRows
-from tasks.core.context import nobody_watches
-from tasks.core.execution import Execution
-from tasks.dedup.build import dedup_corpus
 from tasks.dedup.config import DedupConfig
 from tasks.dedup.duplicates import Documents, find_duplicates
 from tasks.dedup.links import Numbers
 from tasks.dedup.signatures import Signer
-from tasks.filter.build import filter_corpus
-from tasks.filter.config import FilterConfig
-from tasks.filter.policies import Policy
 from tasks.filter.words import DocumentWords
 
 
 def with_files(folder: Path, megabytes: float) -> dict[str, Any]:
     """Run filter without rules and dedup as they come, from shards to shards."""
-    everything = FilterConfig(policies={"all": Policy()}, subsets={}, default_policy="all")
-    stages: dict[str, tuple[str, Callable[..., list[Part]]]] = {
-        "filter": ("download", partial(filter_corpus, everything)),
-        "dedup": ("filter", partial(dedup_corpus, DedupConfig())),
-    }
-    clock = Clock()
     with tempfile.TemporaryDirectory() as work:
         make_corpus(folder, Path(work), megabytes)
         store = Store(str(Path(work) / "store"))
-        for stage, (source, build) in stages.items():
-            writer = ArtifactWriter(store, stage, "0" * 16)
-            context = Stopwatch(writer, Execution(workers=1), nobody_watches)
-            with clock.part(stage):
-                parts = build(opened(store, source), context=context)
-            publish(writer, parts)
+        cost = run_stages(store, everything(), DedupConfig())
         kept = [int(name.removeprefix("d")) for name in kept_ids(opened(store, "dedup"))]
-    return {"cpu_seconds": clock.cost, "kept": kept}
+    return {"cpu_seconds": cost, "kept": kept}
 
 
 def in_memory(documents: Sequence[Document]) -> dict[str, Any]:

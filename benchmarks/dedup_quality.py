@@ -16,18 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.exhaustive import Index
-from benchmarks.filter_dedup import opened, publish
+from benchmarks.filter_dedup import everything, opened, publish, run_stages
 from benchmarks.planted import Planted, pairs_of_similarity, plant, unlike
 from storage.artifacts.store import Store
 from storage.artifacts.writer import ArtifactWriter
 from storage.formats.documents import DOCUMENTS, TRAIN, VAL, DocumentWriter, read_documents
-from tasks.core.context import StageContext, nobody_watches
-from tasks.core.execution import Execution
-from tasks.dedup.build import dedup_corpus
 from tasks.dedup.config import ABOVE, DedupConfig
-from tasks.filter.build import filter_corpus
-from tasks.filter.config import FilterConfig
-from tasks.filter.policies import Policy
 
 LEAK = 0.8
 """A held-out document leaks if this share of its n-grams stands in a training document."""
@@ -109,7 +103,6 @@ def curve(folder: Path, of_each: int) -> list[dict[str, float]]:
 
 def run(planted: Planted, config: DedupConfig) -> tuple[set[str], set[str]]:
     """Return the ids of the training and of the held-out documents that filter and dedup keep."""
-    everything = FilterConfig(policies={"all": Policy()}, subsets={}, default_policy="all")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         writer = ArtifactWriter(store, "download", "0" * 16)
@@ -121,15 +114,7 @@ def run(planted: Planted, config: DedupConfig) -> tuple[set[str], set[str]]:
                     shard.write(document)
             parts.append(writer.commit(f"{split}-00000", {DOCUMENTS: path}, counts=shard.counts()))
         publish(writer, parts)
-        for stage, source in (("filter", "download"), ("dedup", "filter")):
-            writer = ArtifactWriter(store, stage, "0" * 16)
-            context = StageContext(writer, Execution(workers=1), nobody_watches)
-            corpus = opened(store, source)
-            if stage == "filter":
-                parts = filter_corpus(everything, corpus, context=context)
-            else:
-                parts = dedup_corpus(config, corpus, context=context)
-            publish(writer, parts)
+        run_stages(store, everything(), config)
         artifact = opened(store, "dedup")
         kept = {
             file.part.partition("-")[0]: {document.id for document in read_documents(artifact.open(file))}

@@ -139,10 +139,22 @@ def run_ours(work: Path) -> dict[str, Any]:
     rules = tuple(rule_config(name) for name in ("gopher-quality", "gopher-repetition", "fineweb-quality"))
     wanted = FilterConfig(policies={"web": Policy(rules=rules)}, subsets={}, default_policy="web")
     warm_up()
+    cost = run_stages(store, wanted, DedupConfig())
+    return {
+        "cpu_seconds": cost,
+        "peak_rss_mb": peak_rss_mb(),
+        "filtered": kept_ids(opened(store, "filter")),
+        "kept": kept_ids(opened(store, "dedup")),
+        "repeats": repeats_of_ours(opened(store, "filter"), Bands(14, 8)),
+    }
+
+
+def run_stages(store: Store, policies: FilterConfig, dedup: DedupConfig) -> dict[str, float]:
+    """Filter and deduplicate the corpus of a store in this process; return the CPU seconds of each stage."""
     cost: dict[str, float] = {}
     stages: dict[str, tuple[str, Callable[..., list[Part]]]] = {
-        "filter": ("download", partial(filter_corpus, wanted)),
-        "dedup": ("filter", partial(dedup_corpus, DedupConfig())),
+        "filter": ("download", partial(filter_corpus, policies)),
+        "dedup": ("filter", partial(dedup_corpus, dedup)),
     }
     for stage, (source, build) in stages.items():
         writer = ArtifactWriter(store, stage, "0" * 16)
@@ -151,13 +163,12 @@ def run_ours(work: Path) -> dict[str, Any]:
         parts = build(opened(store, source), context=context)
         cost[stage] = context.stopped - began
         publish(writer, parts)
-    return {
-        "cpu_seconds": cost,
-        "peak_rss_mb": peak_rss_mb(),
-        "filtered": kept_ids(opened(store, "filter")),
-        "kept": kept_ids(opened(store, "dedup")),
-        "repeats": repeats_of_ours(opened(store, "filter"), Bands(14, 8)),
-    }
+    return cost
+
+
+def everything() -> FilterConfig:
+    """Return the config of a filter that drops nothing."""
+    return FilterConfig(policies={"all": Policy()}, subsets={}, default_policy="all")
 
 
 def peak_rss_mb() -> float:

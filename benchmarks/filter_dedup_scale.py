@@ -12,19 +12,12 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.filter_dedup import Stopwatch, make_corpus, opened, peak_rss_mb, publish, warm_up
+from benchmarks.filter_dedup import make_corpus, opened, peak_rss_mb, run_stages, warm_up
 from storage.artifacts.store import Store
-from storage.artifacts.writer import ArtifactWriter
-from tasks.core.context import nobody_watches
-from tasks.core.execution import Execution
-from tasks.dedup.build import dedup_corpus
 from tasks.dedup.config import DedupConfig
-from tasks.filter.build import filter_corpus
 from tasks.filter.config import FilterConfig
 
 SHARD_MEGABYTES = 5
@@ -58,19 +51,9 @@ def main() -> None:
 
 def measured(work: Path, megabytes: float) -> dict[str, Any]:
     """Run both stages on a corpus of so much text and say what that took."""
-    cost, store = {}, Store(str(work / "store"))
+    store = Store(str(work / "store"))
     warm_up()
-    stages = {
-        "filter": ("download", partial(filter_corpus, FilterConfig())),
-        "dedup": ("filter", partial(dedup_corpus, DedupConfig())),
-    }
-    for stage, (source, build) in stages.items():
-        writer = ArtifactWriter(store, stage, "0" * 16)
-        context = Stopwatch(writer, Execution(workers=1), nobody_watches)
-        began = time.process_time()
-        parts = build(opened(store, source), context=context)
-        cost[stage] = context.stopped - began
-        publish(writer, parts)
+    cost = run_stages(store, FilterConfig(), DedupConfig())
     return {
         "megabytes": round(megabytes, 1),
         "documents_kept": opened(store, "dedup").counts["documents"],

@@ -15,7 +15,7 @@ those of which the index of held-out text says so.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +60,10 @@ class Documents:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The documents that go, by rising number."""
+    """The documents that go."""
 
     documents: Numbers
+    """By rising number."""
     twins: Numbers
     """The document that stands for each."""
     verdicts: npt.NDArray[np.uint8]
@@ -108,21 +109,10 @@ def _phrases(config: DedupConfig, documents: Documents) -> Numbers:
     return found
 
 
-@dataclass(frozen=True)
-class _Near:
-    documents: Numbers
-    twins: Numbers
-    verdicts: npt.NDArray[np.uint8]
-    shares: npt.NDArray[np.float64]
-    compared: int
-    cut: int
-    similarities: Numbers
-
-
 def _near_duplicates(
     config: DedupConfig, documents: Documents, singles: Numbers, scratch: Path, threads: int
-) -> _Near:
-    """Return which of documents in their order, of which no two are equal, resemble or hold others."""
+) -> Duplicates:
+    """Return which of documents in their order, of which no two are equal, resemble or hold others; in that order."""
     pairs = _pairs(documents, singles)
     also = np.zeros(len(singles), np.bool_)
     also[pairs.ravel()] = True
@@ -153,7 +143,7 @@ def _near_duplicates(
         similarities,
     )
     gone = verdicts != KEPT
-    return _Near(
+    return Duplicates(
         numbers[gone],
         numbers[twins[gone]],
         verdicts[gone],
@@ -202,7 +192,9 @@ def _gathered(documents: Documents, numbers: Numbers, path: Path) -> tuple[Numbe
     return starts, np.asarray(np.memmap(path, np.uint32, "r"))
 
 
-def _together(documents: Documents, phrases: Numbers, equal: Numbers, first: Numbers, near: _Near) -> Duplicates:
+def _together(
+    documents: Documents, phrases: Numbers, equal: Numbers, first: Numbers, near: Duplicates
+) -> Duplicates:
     """Return all that go: of documents equal to `first` ones it is said what is said of those, if they go too."""
     twins, verdicts, shares = first.copy(), np.full(len(equal), EXACT, np.uint8), np.ones(len(equal))
     by_number = np.argsort(near.documents)
@@ -216,12 +208,10 @@ def _together(documents: Documents, phrases: Numbers, equal: Numbers, first: Num
     numbers = np.concatenate((held, equal, near.documents))
     order = np.argsort(numbers)
     order = order[numbers[order] >= documents.earlier]
-    return Duplicates(
+    return replace(
+        near,
         documents=numbers[order],
         twins=np.concatenate((holders, twins, near.twins))[order],
         verdicts=np.concatenate((np.full(len(held), FOUND_IN_TRAIN, np.uint8), verdicts, near.verdicts))[order],
         shares=np.concatenate((common / np.maximum(documents.sizes[held], 1), shares, near.shares))[order],
-        compared=near.compared,
-        cut=near.cut,
-        similarities=near.similarities,
     )
