@@ -119,7 +119,7 @@ def synthetic(count: int, folder: Path) -> Documents:
     agree = int(SIMILARITY**bands.hashes * 2**32)
 
     def pair(numbers: Hashes) -> Hashes:
-        return np.where(numbers < count // 2, numbers // np.uint64(2), numbers)
+        return np.where(numbers < count // 2, numbers // np.uint64(2), numbers).astype(np.uint64)
 
     for index in range(bands.buckets):  # as the sketches of shards lie on disk
         with (folder / f"bucket-{index}").open("wb") as file:

@@ -112,7 +112,7 @@ def _phrases(config: DedupConfig, documents: Documents) -> Numbers:
 def _near_duplicates(
     config: DedupConfig, documents: Documents, singles: Numbers, scratch: Path, threads: int
 ) -> Duplicates:
-    """Return which of documents in their order, of which no two are equal, resemble or hold others; in that order."""
+    """Return which of documents in their order, no two of them equal, resemble or hold others; in that order."""
     pairs = _pairs(documents, singles)
     also = np.zeros(len(singles), np.bool_)
     also[pairs.ravel()] = True
