@@ -1,8 +1,10 @@
 """What the workers find out about each shard of shingles, before anybody looks at all of them together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -36,28 +38,35 @@ class ShingleShard:
 
 
 class Sketch:
-    """The arrays of a sketch, one behind the other in its file; the last one, by far the largest, is mapped."""
+    """The arrays of a sketch, one behind the other in its file, mapped into memory."""
 
     def __init__(self, writer: ArtifactWriter, part: Part, names: Sequence[str]) -> None:
         (file,) = part.files
         path = writer.open(file)
         with path.open("rb") as arrays:
-            found = {name: np.load(arrays) for name in names[:-1]}
-            np.lib.format.read_magic(arrays)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(arrays)
-            is_empty = 0 in shape  # which cannot be mapped
-            last = np.empty(shape, dtype) if is_empty else np.memmap(path, dtype, "r", arrays.tell(), shape)
+            found = {name: _mapped_array(path, arrays) for name in names}
         self.rows: npt.NDArray[np.void] = found["rows"]
         """ROW of each document."""
         self.hits: npt.NDArray[np.void] = found["hits"]
         """HIT by rising row."""
         self.smallest: Hashes32 = found.get("smallest", np.empty((0, SMALLEST), np.uint32))
         """The smallest shingles of each document, shape (documents, SMALLEST)."""
-        self._buckets = last
+        self._buckets: Hashes = found["buckets"]
 
     def bucket(self, index: int) -> Hashes:
         """Return the hash of one bucket for each document."""
-        return np.asarray(self._buckets[index])
+        return self._buckets[index]
+
+
+def _mapped_array(path: Path, file: BinaryIO) -> npt.NDArray[Any]:
+    """Return the array that begins here in a file, and go to its end."""
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    begin, size = file.tell(), math.prod(shape)
+    file.seek(begin + size * dtype.itemsize)
+    if not size:  # which cannot be mapped
+        return np.empty(shape, dtype)
+    return np.asarray(np.memmap(path, dtype, "r", begin, shape))
 
 
 def array_names(config: DedupConfig) -> tuple[str, ...]:
