@@ -149,7 +149,7 @@ def _near_duplicates(
         verdicts[gone],
         shares[gone].astype(np.float64),
         len(numbers),
-        cut,
+        int(cut),
         similarities,
     )
 

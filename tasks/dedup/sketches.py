@@ -55,7 +55,8 @@ class Sketch:
 
     def bucket(self, index: int) -> Hashes:
         """Return the hash of one bucket for each document."""
-        return self._buckets[index]
+        found: Hashes = self._buckets[index]
+        return found
 
 
 def _mapped_array(path: Path, file: BinaryIO) -> npt.NDArray[Any]:

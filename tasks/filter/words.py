@@ -66,7 +66,7 @@ class DocumentWords:
     @lazy
     def counts(self) -> WordCounts:
         """What is counted about the words."""
-        return WordCounts(*count_words(self.ends, self._flags))
+        return WordCounts(*map(int, count_words(self.ends, self._flags)))
 
     @lazy
     def lengths(self) -> Places:
@@ -104,14 +104,14 @@ class DocumentWords:
     def lines(self) -> LineFacts:
         """What is counted about the lines of the text."""
         lengths = np.empty(self._codes.size, np.int64)
-        facts = LineFacts(*count_lines(self._codes, self._classes(), terminal_marks(), lengths))
+        facts = LineFacts(*map(int, count_lines(self._codes, self._classes(), terminal_marks(), lengths)))
         self._line_lengths = lengths[: facts.written]
         return facts
 
     @lazy
     def paragraphs(self) -> ParagraphFacts:
         """What is counted about its paragraphs."""
-        return ParagraphFacts(*count_paragraphs(self._codes, self._classes()))
+        return ParagraphFacts(*map(int, count_paragraphs(self._codes, self._classes())))
 
     def _classes(self) -> npt.NDArray[np.uint8]:
         return characters().of(self._codes)[0]
