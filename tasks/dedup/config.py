@@ -11,7 +11,7 @@ CONTAMINATION = "contamination"
 """Count `contamination.<subset>.<split>.<reason>`: training documents dropped for one held out in `split`."""
 
 ABOVE = 0.05
-"""How far above the threshold `min_recall` holds."""
+"""How far above the threshold `min_recall` holds; above thresholds from 0.9 on half as far as there is to 1."""
 
 
 class Bands(NamedTuple):
@@ -39,7 +39,8 @@ class DedupConfig(Config):
     every pair that is compared, not estimated."""
     min_recall: float = Field(default=0.995, gt=0, lt=1)
     """Share of the pairs 0.05 above `min_similarity` that are compared at least; of more similar ones it is more.
-    The buckets of MinHash and their hashes follow from both: 56 of 4 hashes by default."""
+    From 0.9 on it holds half way between `min_similarity` and 1. The buckets of MinHash and their hashes follow
+    from both: 56 of 4 hashes by default."""
     num_buckets: int | None = Field(default=None, ge=1, le=1024)
     """Buckets in place of those that follow; together with `hashes_per_bucket`. datatrove's default is 14 of 8."""
     hashes_per_bucket: int | None = Field(default=None, ge=1, le=64)
@@ -78,7 +79,7 @@ class DedupConfig(Config):
         """How documents are signed."""
         if self.num_buckets is not None and self.hashes_per_bucket is not None:
             return Bands(self.num_buckets, self.hashes_per_bucket)
-        return bands_for(min(self.min_similarity + ABOVE, 1), self.min_recall)
+        return bands_for(self.min_similarity + min(ABOVE, (1 - self.min_similarity) / 2), self.min_recall)
 
 
 MOST_HASHES = 256

@@ -81,11 +81,11 @@ def test_agreement_in_single_hashes_estimates_the_jaccard_similarity(similarity:
     assert abs(np.mean(estimates) - common / (600 - common)) < 0.015
 
 
-@pytest.mark.parametrize("threshold", [0.35, 0.5, 0.7, 0.9, 1.0])
+@pytest.mark.parametrize("threshold", [0.35, 0.5, 0.7, 0.9, 0.96, 1.0])
 @pytest.mark.parametrize("recall", [0.9, 0.98, 0.995])
 def test_layout_finds_the_stated_share_above_the_threshold(threshold: float, recall: float) -> None:
     bands = DedupConfig(min_similarity=threshold, min_recall=recall).bands
-    similarity = min(threshold + 0.05, 1)
+    similarity = min(threshold + 0.05, (threshold + 1) / 2)
 
     assert 1 - (1 - similarity**bands.hashes) ** bands.buckets >= recall - 1e-9
     assert bands.recall(similarity) == pytest.approx(1 - (1 - similarity**bands.hashes) ** bands.buckets)
