@@ -139,20 +139,21 @@ class Names:
     def __init__(self, shards: NumberedShards, found: Duplicates) -> None:
         self.shards = shards
         self._numbers = np.unique(np.concatenate((found.documents, found.twins)))
-        ids, subsets = [pa.array([], pa.string())], [pa.array([], pa.string())]
+        ids, subsets = [pa.array([], pa.large_string())], [pa.array([], pa.large_string())]  # may be over 2 GB
         for shard in shards:
             rows = shards.within(shard, self._numbers)
             if len(rows):
                 path = shard.shingles.corpus.open(shard.shingles.file)
                 names = pq.read_table(path, columns=["id", "subset"]).take(rows)
-                ids += names.column("id").cast(pa.string()).chunks
-                subsets += names.column("subset").cast(pa.string()).chunks
-        self._ids, self._subsets = pa.chunked_array(ids), pa.chunked_array(subsets)
+                ids += names.column("id").cast(pa.large_string()).chunks
+                subsets += names.column("subset").cast(pa.large_string()).chunks
+        # In one piece: `take` would put chunks together for each shard anew.
+        self._ids, self._subsets = pa.concat_arrays(ids), pa.concat_arrays(subsets)
 
-    def of(self, numbers: Numbers) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    def of(self, numbers: Numbers) -> tuple[pa.Array, pa.Array]:
         """Return ids and subsets."""
         places = pa.array(np.searchsorted(self._numbers, numbers))
-        return pc.take(self._ids, places), pc.take(self._subsets, places)
+        return pc.take(self._ids, places).cast(pa.string()), pc.take(self._subsets, places).cast(pa.string())
 
 
 def drop_items(
