@@ -3,8 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,36 +37,46 @@ class ShingleShard:
 
 
 class Sketch:
-    """The arrays of a sketch, one behind the other in its file, mapped into memory."""
+    """The arrays of a sketch, one behind the other in its file, read when they are asked for.
+
+    They are not mapped: each map keeps its file open, of as many shards as there are, and most systems allow a
+    process a thousand files.
+    """
 
     def __init__(self, writer: ArtifactWriter, part: Part, names: Sequence[str]) -> None:
         (file,) = part.files
-        path = writer.open(file)
-        with path.open("rb") as arrays:
-            found = {name: _mapped_array(path, arrays) for name in names}
-        self.rows: npt.NDArray[np.void] = found["rows"]
+        self._path = writer.open(file)
+        self._arrays: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
+        with self._path.open("rb") as arrays:
+            for name in names:
+                np.lib.format.read_magic(arrays)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(arrays)
+                self._arrays[name] = begin, _, _ = arrays.tell(), shape, dtype
+                arrays.seek(begin + math.prod(shape) * dtype.itemsize)
+
+    @property
+    def rows(self) -> npt.NDArray[np.void]:
         """ROW of each document."""
-        self.hits: npt.NDArray[np.void] = found["hits"]
+        return self._read("rows")
+
+    @property
+    def hits(self) -> npt.NDArray[np.void]:
         """HIT by rising row."""
-        self.smallest: Hashes32 = found.get("smallest", np.empty((0, SMALLEST), np.uint32))
+        return self._read("hits")
+
+    @property
+    def smallest(self) -> Hashes32:
         """The smallest shingles of each document, shape (documents, SMALLEST)."""
-        self._buckets: Hashes = found["buckets"]
+        return self._read("smallest")
 
     def bucket(self, index: int) -> Hashes:
         """Return the hash of one bucket for each document."""
-        found: Hashes = self._buckets[index]
-        return found
+        begin, (_, documents), dtype = self._arrays["buckets"]
+        return np.fromfile(self._path, dtype, documents, offset=begin + index * documents * dtype.itemsize)
 
-
-def _mapped_array(path: Path, file: BinaryIO) -> npt.NDArray[Any]:
-    """Return the array that begins here in a file, and go to its end."""
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    begin, size = file.tell(), math.prod(shape)
-    file.seek(begin + size * dtype.itemsize)
-    if not size:  # which cannot be mapped
-        return np.empty(shape, dtype)
-    return np.asarray(np.memmap(path, dtype, "r", begin, shape))
+    def _read(self, name: str) -> npt.NDArray[Any]:
+        begin, shape, dtype = self._arrays[name]
+        return np.fromfile(self._path, dtype, math.prod(shape), offset=begin).reshape(shape)
 
 
 def array_names(config: DedupConfig) -> tuple[str, ...]:
