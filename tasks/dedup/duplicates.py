@@ -133,6 +133,7 @@ def _near_duplicates(
         more_starts,
         more,
         documents.held_out[numbers].astype(np.uint8),
+        documents.near[numbers].astype(np.uint8),
         int((numbers < documents.earlier).sum()),
         config.min_similarity if config.near_duplicates else NEVER,
         config.min_containment or NEVER,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.compiling import Hashes32
-from tasks.dedup.kernels import common, owners_of
+from tasks.dedup.kernels import ROUNDING, common, owners_of
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -113,7 +113,7 @@ def containment_index(smallest: Hashes32, sizes: Hashes32) -> ShingleIndex:
 
 def least(size: int, share: float) -> int:
     """Return the fewest of `size` shingles that are a share."""
-    return math.ceil(share * size - 1e-9)
+    return math.ceil(share * size - ROUNDING)
 
 
 def _rarest(document: Hashes32, frequencies: npt.NDArray[np.intp], share: float) -> Hashes32:

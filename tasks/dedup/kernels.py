@@ -17,6 +17,9 @@ MOST_COMPARED = 1000
 """Kept documents of one bucket that a document is compared with, the last ones. Those of a template, which are
 alike but not alike enough, would otherwise all be compared with each other: for days if they are a million."""
 
+ROUNDING = 1e-9
+"""Added to a number of shingles that is compared with a share of others: 0.55 * 100 is more than 55."""
+
 Table = npt.NDArray[np.uint32]
 Bytes = npt.NDArray[np.uint8]
 Shares = npt.NDArray[np.float32]
@@ -110,7 +113,7 @@ def common(first: Hashes32, second: Hashes32) -> int:
 
 @compiled(
     "table", "places", "points", "fixed points", "places", "points",
-    "bytes", "number", "share", "share", "share", "points", "shares", "bytes", "places",
+    "bytes", "bytes", "number", "share", "share", "share", "points", "shares", "bytes", "places",
 )  # fmt: skip
 def decide(
     previous: Table,
@@ -120,6 +123,7 @@ def decide(
     more_starts: Places,
     more: Hashes32,
     held_out: Bytes,
+    near: Bytes,
     fixed: int,
     min_similarity: float,
     min_containment: float,
@@ -136,6 +140,7 @@ def decide(
         starts, sizes: Where the shingles of each document lie in `shingles`.
         more_starts, more: Other documents to compare with, those of document i from more_starts[i] on.
         held_out: Whether each document is.
+        near: Whether it may be dropped for its similarity, or others for theirs with it.
         fixed: How many documents at the beginning are kept whatever they resemble.
         twins, shares, verdicts: Get the kept document that stands for a dropped one, the share of shingles that
             decided, and which of the verdicts it is.
@@ -178,14 +183,14 @@ def decide(
             shared = common(shingles[begin : begin + size], shingles[starts[other] : starts[other] + other_size])
             similarity = shared / (size + other_size - shared)
             similarities[np.int64(100 * similarity)] += 1
-            verdict, share = KEPT, similarity
-            if similarity >= min_similarity:
+            verdict, share, enough = KEPT, similarity, shared + ROUNDING
+            if near[document] and near[other] and similarity >= min_similarity:
                 verdict = NEAR
-            elif held_out[other] and shared >= held_out_containment * other_size:
+            elif held_out[other] > held_out[document] and enough >= held_out_containment * other_size:
                 verdict, share = HOLDS_HELD_OUT, shared / other_size
-            elif held_out[document] and not held_out[other] and shared >= held_out_containment * size:
+            elif held_out[document] > held_out[other] and enough >= held_out_containment * size:
                 verdict, share = FOUND_IN_TRAIN, shared / size
-            elif shared >= min_containment * size:
+            elif enough >= min_containment * size:
                 verdict, share = CONTAINED, shared / size
             if verdict == KEPT:
                 continue

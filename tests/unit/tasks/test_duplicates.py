@@ -154,9 +154,9 @@ def verdict(config: DedupConfig, document: Doc, kept: Doc) -> tuple[int, float] 
     common = len(document.shingles & kept.shingles)
     size, other = len(document.shingles), len(kept.shingles)
     jaccard = common / (size + other - common)
-    if config.near_duplicates and jaccard >= config.min_similarity:
+    if config.near_duplicates and document.near and kept.near and jaccard >= config.min_similarity:
         return NEAR, jaccard
-    if kept.held_out and common >= config.held_out_containment * other:
+    if kept.held_out and not document.held_out and common >= config.held_out_containment * other:
         return HOLDS_HELD_OUT, common / other
     if document.held_out and not kept.held_out and common >= config.held_out_containment * size:
         return FOUND_IN_TRAIN, common / size
