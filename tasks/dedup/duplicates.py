@@ -10,8 +10,9 @@ first of the corpus first, or the one of most shingles. A document goes if one t
 5. is training text of an earlier artifact in which so much of it stands, and it is held out (found in train).
 
 So a document goes only for its likeness to a kept one, and what is decided about it follows from those before it
-alone: documents that are added behind all others change nothing. Compared are documents that share a bucket, and
-those of which the index of held-out text says so.
+alone: documents that are added behind all others change nothing, but for held-out phrases (`_phrases`), which are
+decided about last. Compared are documents that share a bucket, and those of which the index of held-out text says
+so.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from storage.errors import InputError
 from tasks.core.compiling import Hashes, Hashes32
 from tasks.dedup.config import DedupConfig
-from tasks.dedup.kernels import FOUND_IN_TRAIN, KEPT, decide
+from tasks.dedup.kernels import KEPT, decide
 from tasks.dedup.links import BucketLinks, Mask, Numbers, first_equals, link_buckets
 
 EXACT = 5
@@ -84,29 +85,33 @@ def find_duplicates(config: DedupConfig, documents: Documents, scratch: Path, th
             f"duplicates can be found among less than 2^32 documents, there are {len(documents.order)}; "
             f"split the corpus and deduplicate one half with dedup.against set to the other"
         )
-    phrases = _phrases(config, documents)
-    order = documents.order[~np.isin(documents.order, phrases[:, 0])] if len(phrases) else documents.order
+    order, phrases = documents.order, _phrases(config, documents)
     half, other = (np.ascontiguousarray(documents.exact[:, column]) for column in (0, 1))
     first = first_equals(half, other, order)
+    if len(phrases):
+        # Of equal held-out documents only the first need be among the hits.
+        last = np.isin(order, phrases) | (np.isin(order[first], phrases) & documents.held_out[order])
+        order = np.concatenate((order[~last], order[last]))
+        first = first_equals(half, other, order)
     repeats = first != np.arange(len(order), dtype=np.uint32)
     equal, of = order[repeats], order[first[repeats]]
     singles = order[~repeats]
     del half, other, first, repeats, order  # as large as what follows
-    return _together(documents, phrases, equal, of, _near_duplicates(config, documents, singles, scratch, threads))
+    return _together(documents, equal, of, _near_duplicates(config, documents, singles, scratch, threads))
 
 
 def _phrases(config: DedupConfig, documents: Documents) -> Numbers:
-    """Return held-out documents of few shingles, and a training document in the midst of which each stands."""
+    """Return held-out documents of few shingles that stand in the midst of a training document each.
+
+    They are decided about last, so that they go for it if it is kept, and it never goes for them.
+    """
     there = np.zeros(len(documents.sizes), np.bool_)
     there[documents.order] = True
     holders, held, common = documents.hits.T
     sizes = documents.sizes[holders].astype(np.int64), documents.sizes[held].astype(np.int64)
     unlike = common < config.min_similarity * (sizes[0] + sizes[1] - common)
     is_phrase = (sizes[1] < config.held_out_min_shingles) & (held >= documents.earlier)
-    chosen = unlike & is_phrase & there[holders] & there[held]
-    _, place = np.unique(held[chosen], return_index=True)
-    found: Numbers = documents.hits[chosen][place][:, [1, 0, 2]]
-    return found
+    return np.unique(held[unlike & is_phrase & there[holders] & there[held]])
 
 
 def _near_duplicates(
@@ -193,9 +198,7 @@ def _gathered(documents: Documents, numbers: Numbers, path: Path) -> tuple[Numbe
     return starts, np.asarray(np.memmap(path, np.uint32, "r"))
 
 
-def _together(
-    documents: Documents, phrases: Numbers, equal: Numbers, first: Numbers, near: Duplicates
-) -> Duplicates:
+def _together(documents: Documents, equal: Numbers, first: Numbers, near: Duplicates) -> Duplicates:
     """Return all that go: of documents equal to `first` ones it is said what is said of those, if they go too."""
     twins, verdicts, shares = first.copy(), np.full(len(equal), EXACT, np.uint8), np.ones(len(equal))
     by_number = np.argsort(near.documents)
@@ -205,14 +208,13 @@ def _together(
         gone = near.documents[place] == first
         twins[gone], verdicts[gone] = near.twins[place[gone]], near.verdicts[place[gone]]
         shares[gone] = near.shares[place[gone]]
-    held, holders, common = phrases.T
-    numbers = np.concatenate((held, equal, near.documents))
+    numbers = np.concatenate((equal, near.documents))
     order = np.argsort(numbers)
     order = order[numbers[order] >= documents.earlier]
     return replace(
         near,
         documents=numbers[order],
-        twins=np.concatenate((holders, twins, near.twins))[order],
-        verdicts=np.concatenate((np.full(len(held), FOUND_IN_TRAIN, np.uint8), verdicts, near.verdicts))[order],
-        shares=np.concatenate((common / np.maximum(documents.sizes[held], 1), shares, near.shares))[order],
+        twins=np.concatenate((twins, near.twins))[order],
+        verdicts=np.concatenate((verdicts, near.verdicts))[order],
+        shares=np.concatenate((shares, near.shares))[order],
     )

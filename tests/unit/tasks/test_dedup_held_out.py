@@ -5,8 +5,10 @@ import resource
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from tasks.dedup.config import DedupConfig
-from tests.unit.tasks.deduping import dropped, make_filtered, random_text, run_dedup
+from tests.unit.tasks.deduping import dropped, kept_ids, make_filtered, random_text, run_dedup
 
 
 def test_more_shards_than_a_process_may_open_files(tmp_path: Path) -> None:
@@ -42,3 +44,30 @@ def test_share_that_is_not_a_binary_fraction_is_enough(tmp_path: Path) -> None:
     (row,) = dropped(run_dedup(corpus, DedupConfig(held_out_containment=0.55)))
 
     assert (row.reason, row.value) == ("holds-held-out-text", 0.55)
+
+
+def test_held_out_phrase_stays_if_all_text_around_it_goes(tmp_path: Path) -> None:
+    random = Random(21)
+    phrase, held = random_text(random, 8), random_text(random, 100)
+    book = f"{held} {phrase} {random_text(random, 100)}"
+    corpus = make_filtered(tmp_path, {"train-00000": [("S", book)], "val-00000": [("S", phrase), ("S", held)]})
+
+    artifact = run_dedup(corpus)
+
+    assert kept_ids(artifact) == {"train-00000": [], "val-00000": ["val-00000:0", "val-00000:1"]}
+    assert [row.twin_id for row in dropped(artifact)] == ["val-00000:1"]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_phrase_that_is_held_out_twice_goes_twice(tmp_path: Path, split: str) -> None:
+    random = Random(27)
+    phrase = random_text(random, 8)
+    book = f"{random_text(random, 100)} {phrase} {random_text(random, 100)}"
+    corpus = make_filtered(
+        tmp_path,
+        {"train-00000": [("S", book)], "val-00000": [("S", phrase)], f"{split}-00001": [("S", f" {phrase}")]},
+    )
+
+    kept = kept_ids(run_dedup(corpus))
+
+    assert kept == {"train-00000": ["train-00000:0"], "val-00000": [], f"{split}-00001": []}

@@ -115,18 +115,15 @@ def slow_duplicates(
     pairs = {frozenset(pair) for pair in documents.pairs.tolist()} | {frozenset(hit) for hit in hits}
     order = documents.order.tolist()
     dropped: dict[int, tuple[int, int, float]] = {}
-    for h in order:
-        size = len(found[h].shingles)
-        for t in sorted(order):
-            common = len(found[t].shingles & found[h].shingles)
-            jaccard = common / max(1, len(found[t].shingles | found[h].shingles))
-            small = size < config.held_out_min_shingles and not found[h].earlier
-            if (t, h) in hits and small and jaccard < config.min_similarity and h not in dropped:
-                dropped[h] = (t, FOUND_IN_TRAIN, common / size)
-    phrases = set(dropped)
+    phrases = set()
+    for t, h in hits & {(t, h) for t in order for h in order}:
+        jaccard = len(found[t].shingles & found[h].shingles) / len(found[t].shingles | found[h].shingles)
+        small = len(found[h].shingles) < config.held_out_min_shingles and not found[h].earlier
+        if small and jaccard < config.min_similarity:
+            phrases.add(h)
     kept: list[int] = []
     first: dict[int, int] = {}
-    for d in (number for number in order if number not in phrases):
+    for d in sorted(order, key=lambda number: number in phrases):
         if found[d].text in first:
             twin = first[found[d].text]
             dropped[d] = dropped.get(twin, (twin, EXACT, 1.0))
