@@ -48,9 +48,10 @@ class DedupConfig(Config):
     seed: int = Field(default=1, ge=0)
     """Chooses the hash functions."""
     keep: Literal["first", "longest"] = "first"
-    """Which of several duplicates of one split is kept: the first of the corpus, or the one of most words."""
+    """Which of several duplicates of one split is kept: the first of the corpus, or the one of most shingles."""
     min_containment: float | None = Field(default=None, ge=0.5, le=1)
-    """Also drop a document of whose shingles at least this share stands in a kept longer one; off by default."""
+    """Also drop a document of whose shingles at least this share stands in a kept one: of an earlier split, or a
+    longer one of its own. Off by default."""
     held_out_containment: float = Field(default=0.8, ge=0.5, le=1)
     """A training document goes if at least this share of a held-out document's shingles stands in it."""
     held_out_min_shingles: int = Field(default=8, ge=1)

@@ -86,11 +86,23 @@ class NumberedShards:
         return [shard for shard in self._shards if not shard.shingles.may_hold]
 
     def held_out_shingles(self) -> Iterator[Hashes32]:
-        """Yield the shingles of each document of the held-out shards, in order."""
+        """Yield the shingles of each document of the held-out shards, in order.
+
+        None of one that is not there or repeats another: text that holds it holds that one too, and a page that
+        occurs a thousand times would be found a thousand times in each of its training copies.
+        """
+        seen: set[bytes] = set()
         for shard in self.held_out:
+            gone, row_of_shard = set(_dropped(shard).tolist()), 0
             for group in read_shingles(shard.shingles.corpus.open(shard.shingles.file)):
                 for row in range(len(group)):
-                    yield group.shingles[group.ends[row] : group.ends[row + 1]]
+                    exact = group.exact[row].tobytes()
+                    skipped = exact in seen or row_of_shard in gone
+                    if row_of_shard not in gone:
+                        seen.add(exact)
+                    end = group.ends[row] if skipped else group.ends[row + 1]
+                    yield group.shingles[group.ends[row] : end]
+                    row_of_shard += 1
 
     def within(self, shard: NumberedShard, numbers: Numbers) -> Numbers:
         """Return which documents of ascending numbers lie in a shard, as rows of it."""
@@ -140,8 +152,7 @@ class NumberedShards:
     def _order(self, sizes: Hashes32, earlier: int, *, longest_first: bool) -> Numbers:
         is_there = np.ones(self.size, np.bool_)
         for shard in self._shards:
-            if shard.earlier is not None and shard.drops is not None:
-                is_there[shard.begin + read_dropped(shard.earlier.open(shard.drops))] = False
+            is_there[shard.begin + _dropped(shard)] = False
         order = np.flatnonzero(is_there)
         if longest_first:
             splits = np.repeat(
@@ -195,6 +206,13 @@ def split_precedence(part: str) -> int:
     return PRECEDENCE.index(split)
 
 
+def _dropped(shard: NumberedShard) -> Numbers:
+    """Return which documents of a shard an earlier artifact left out."""
+    if shard.earlier is None or shard.drops is None:
+        return np.empty(0, np.int64)
+    return read_dropped(shard.earlier.open(shard.drops))
+
+
 def _in_order(corpus: Artifact) -> list[StoredFile]:
     return sorted(corpus.files(SHINGLES), key=lambda file: (split_precedence(file.part), file.part))
 
@@ -213,7 +231,12 @@ def _source(artifact: Artifact) -> Artifact:
 
 def _rows(paths: Sequence[Any], found: Sequence[Any]) -> list[int]:
     layouts = [read_layout(path) for path in paths]
-    for path, (layout, _) in zip(paths, layouts, strict=True):
+    for path, (layout, _), (_, _, earlier, _) in zip(paths, layouts, found, strict=True):
+        if layout != layouts[-1][0] and earlier is not None:
+            raise InputError(
+                f"dedup.against must name artifacts whose shingles are made as those of this corpus, "
+                f"{layouts[-1][0]!r}, but those of {earlier.ref} are {layout!r}; set filter.shingles to that"
+            )
         if layout != layouts[-1][0]:
             raise CorruptFileError(
                 f"all shingles must be made alike, but {paths[-1]} has {layouts[-1][0]!r} and {path} {layout!r}; "

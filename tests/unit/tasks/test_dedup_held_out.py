@@ -7,7 +7,10 @@ from random import Random
 
 import pytest
 
+from storage.errors import InputError
+from storage.formats.shingles import Shingles
 from tasks.dedup.config import DedupConfig
+from tasks.dedup.corpus import NumberedShards
 from tests.unit.tasks.deduping import dropped, kept_ids, make_filtered, random_text, run_dedup
 
 
@@ -71,3 +74,26 @@ def test_phrase_that_is_held_out_twice_goes_twice(tmp_path: Path, split: str) ->
     kept = kept_ids(run_dedup(corpus))
 
     assert kept == {"train-00000": ["train-00000:0"], "val-00000": [], f"{split}-00001": []}
+
+
+def test_artifact_with_other_shingles_is_refused(tmp_path: Path) -> None:
+    text = random_text(Random(26))
+    earlier = run_dedup(
+        make_filtered(tmp_path, {"train-00000": [("S", text)]}, {"train-00000": Shingles(words=3)})
+    )
+    corpus = make_filtered(tmp_path, {"train-00000": [("S", text)]}, key="1" * 16)
+
+    with pytest.raises(InputError, match=r"dedup.against must .*words=5.*words=3.*set filter.shingles"):
+        run_dedup(corpus, DedupConfig(against=(earlier.manifest.key,)))
+
+
+def test_held_out_text_is_looked_up_once_however_often_it_occurs(tmp_path: Path) -> None:
+    held = random_text(Random(28), 100)
+    parts = {"val-00000": [("S", held)] * 3, "test-00000": [("S", held)], "train-00000": [("S", held)]}
+    corpus = make_filtered(tmp_path, parts)
+    earlier = run_dedup(corpus)
+
+    found = list(NumberedShards(corpus, [earlier]).held_out_shingles())
+
+    assert [len(shingles) for shingles in found] == [96, *[0] * 7]
+    assert kept_ids(earlier)["train-00000"] == []
