@@ -1,14 +1,17 @@
 """What counts as a duplicate."""
 
 import math
+import re
 from typing import Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from storage.config import Config
 
 CONTAMINATION = "contamination"
 """Count `contamination.<subset>.<split>.<reason>`: training documents dropped for one held out in `split`."""
+
+KEY = re.compile("[0-9a-f]{16}")
 
 ABOVE = 0.05
 """How far above the threshold `min_recall` holds; above thresholds from 0.9 on half as far as there is to 1."""
@@ -60,6 +63,18 @@ class DedupConfig(Config):
     against: tuple[str, ...] = ()
     """Keys of earlier dedup artifacts of the same store. What they kept comes first: duplicates of it are dropped,
     without a look at its text."""
+
+    @field_validator("against")
+    @classmethod
+    def _are_keys(cls, against: tuple[str, ...]) -> tuple[str, ...]:
+        keys = tuple(key.removeprefix("dedup/") for key in against)
+        for key in keys:
+            if not KEY.fullmatch(key):
+                raise ValueError(
+                    f"against must name dedup artifacts by their keys of 16 hexadecimal digits, found {key!r}; "
+                    f"`pile ls dedup` shows them"
+                )
+        return keys
 
     @model_validator(mode="after")
     def _both_or_none(self) -> "DedupConfig":

@@ -15,7 +15,7 @@ from storage.formats.drops import DROPS, read_dropped
 from storage.formats.shingles import SHINGLES, Hashes32, read_layout, read_shingles
 from tasks.dedup.duplicates import Documents
 from tasks.dedup.links import Numbers
-from tasks.dedup.sketches import ShingleShard, Sketch
+from tasks.dedup.sketches import ROW, ShingleShard, Sketch
 
 PRECEDENCE = (TEST, VAL, TRAIN)
 """Of duplicates the one of the earlier split is kept."""
@@ -131,21 +131,19 @@ class NumberedShards:
     def documents(self, sketches: Mapping[str, Sketch], pairs: Numbers, *, longest_first: bool) -> Documents:
         """Return what is known about all of them; `pairs` of numbers are compared in any case."""
         found = [sketches[shard.shingles.name] for shard in self._shards]
-        rows = np.concatenate([sketch.rows for sketch in found])
+        rows = np.concatenate([np.empty(0, ROW), *(sketch.rows for sketch in found)])
         sizes = np.ascontiguousarray(rows["size"])
         earlier = sum(shard.rows for shard in self._shards if shard.earlier is not None)
         return Documents(
             exact=rows["exact"],
             sizes=sizes,
             near=rows["near"],
-            held_out=np.repeat(
-                [not shard.shingles.may_hold for shard in self._shards], [shard.rows for shard in self._shards]
-            ),
+            held_out=self._of_each([not shard.shingles.may_hold for shard in self], np.bool_),
             earlier=earlier,
             order=self._order(sizes, earlier, longest_first=longest_first),
             hits=self._hits(found),
             pairs=pairs,
-            bucket=lambda index: np.concatenate([sketch.bucket(index) for sketch in found]),
+            bucket=lambda index: np.concatenate([np.empty(0, np.uint64), *(each.bucket(index) for each in found)]),
             shingles=self.shingles,
         )
 
@@ -155,13 +153,16 @@ class NumberedShards:
             is_there[shard.begin + _dropped(shard)] = False
         order = np.flatnonzero(is_there)
         if longest_first:
-            splits = np.repeat(
-                [-1 if shard.earlier is not None else shard.precedence for shard in self._shards],
-                [shard.rows for shard in self._shards],
+            splits = self._of_each(
+                [-1 if shard.earlier is not None else shard.precedence for shard in self], np.int64
             )
             own = order >= earlier
             order[own] = order[own][np.lexsort((-sizes[order[own]].astype(np.int64), splits[order[own]]))]
         return order
+
+    def _of_each(self, values: Sequence[Any], kind: type[np.generic]) -> npt.NDArray[Any]:
+        """Return an array with the value of its shard for each document."""
+        return np.repeat(np.array(values, kind), [shard.rows for shard in self])
 
     def _hits(self, sketches: Sequence[Sketch]) -> Numbers:
         held_out: list[npt.NDArray[Any]] = [np.arange(shard.rows) + shard.begin for shard in self.held_out]
@@ -221,10 +222,11 @@ def _source(artifact: Artifact) -> Artifact:
     """Return the filter artifact that an earlier dedup artifact was made from."""
     made_from = artifact.manifest.inputs["corpus"]
     source = artifact.store.find(made_from.stage, made_from.key)
-    if source is None or source.content_digest != made_from.content_digest:
+    if source is None or source.content_digest != made_from.content_digest or not source.files(SHINGLES):
         raise InputError(
             f"dedup.against needs the shingles that {artifact.ref} was made from, but {made_from.stage}/"
-            f"{made_from.key} is no longer in {artifact.store.url}; run its recipe again"
+            f"{made_from.key} is no longer in {artifact.store.url}, or was made before there were any; run its "
+            f"recipe again"
         )
     return source
 

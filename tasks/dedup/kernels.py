@@ -156,7 +156,10 @@ def decide(
         count, is_cut = 0, False
         for place in range(more_starts[document], more_starts[document + 1]):
             other = more[place]
-            if verdicts[other] == KEPT and seen[other] != document and count < others.size:
+            if verdicts[other] == KEPT and seen[other] != document:
+                if count == others.size:
+                    is_cut = True
+                    break
                 seen[other] = document
                 others[count] = other
                 count += 1
@@ -168,7 +171,9 @@ def decide(
                 previous[bucket, document] = other
             steps = 0
             while other != NOBODY and steps < MOST_COMPARED:
-                if seen[other] != document and count < others.size:
+                if seen[other] != document:
+                    if count == others.size:
+                        break
                     seen[other] = document
                     others[count] = other
                     count += 1

@@ -99,3 +99,13 @@ def test_artifact_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"dedup\.against.*0123456789abcdef.*pile ls"):
         run_dedup(corpus, DedupConfig(against=("0123456789abcdef",)))
+
+
+@pytest.mark.parametrize("key", ["nonsense", "dedup/12", "../0123456789abcdef", "0123456789ABCDEF"])
+def test_what_is_no_key_is_refused_before_any_work(key: str) -> None:
+    with pytest.raises(ValueError, match=r"16 hexadecimal digits.*pile ls"):
+        DedupConfig(against=(key,))
+
+
+def test_key_may_be_written_as_it_is_shown() -> None:
+    assert DedupConfig(against=("dedup/0123456789abcdef",)) == DedupConfig(against=("0123456789abcdef",))

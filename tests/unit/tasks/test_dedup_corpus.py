@@ -311,3 +311,7 @@ def test_unlike_texts_of_one_template_all_stay(tmp_path: Path) -> None:
     artifact = run_dedup(make_filtered(tmp_path, {"train-00000": [("S", text) for text in texts]}))
 
     assert not dropped(artifact)
+
+
+def test_corpus_without_shards_is_deduplicated_to_nothing(tmp_path: Path) -> None:
+    assert kept_ids(run_dedup(make_filtered(tmp_path, {}))) == {}
