@@ -53,7 +53,7 @@ def compiled(*parameters: str) -> Callable[[FunctionT], FunctionT]:
         if numba is None or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
             return _wrapping_around(function)
         variants = _variants(parameters)
-        function.__qualname__ += f"_{_digest(function.__code__.co_filename)}"
+        function.__qualname__ += f"_{_digest(Path(function.__code__.co_filename).parent)}"
         try:
             return cast(FunctionT, numba.njit(variants, cache=True, nogil=True)(function))
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):  # nothing can be kept, or it is damaged
@@ -84,8 +84,10 @@ def _variants(parameters: Sequence[str]) -> list[tuple[Any, ...]]:
 
 
 @cache
-def _digest(file: str) -> str:
-    content = Path(file).read_bytes() + Path(__file__).read_bytes()
+def _digest(folder: Path) -> str:
+    # A loop may call those of another file of its folder, of which its own file says nothing.
+    files = [Path(__file__), *sorted(folder.glob("*.py"))]
+    content = b"".join(file.read_bytes() for file in files)
     return hashlib.sha256(content + numba.__version__.encode()).hexdigest()[:12]
 
 

@@ -18,8 +18,8 @@ from storage.formats.documents import DOCUMENTS, TRAIN, DocumentWriter, read_doc
 from storage.formats.drops import DROPS, SCHEMA, DropRow, as_rows, read_group, write_table
 from tasks.dedup.config import CONTAMINATION, DedupConfig
 from tasks.dedup.corpus import PRECEDENCE, NumberedShard, NumberedShards, split_precedence
+from tasks.dedup.deciding import CONTAINED, FOUND_IN_TRAIN, HOLDS_HELD_OUT, NEAR
 from tasks.dedup.duplicates import EXACT, Duplicates
-from tasks.dedup.kernels import CONTAINED, FOUND_IN_TRAIN, HOLDS_HELD_OUT, NEAR
 from tasks.dedup.links import Numbers
 from tasks.reports.drop_counts import count_dropped, count_kept
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from storage.errors import InputError
 from tasks.core.compiling import Hashes, Hashes32
 from tasks.dedup.config import DedupConfig
-from tasks.dedup.kernels import KEPT, decide
+from tasks.dedup.deciding import KEPT, decide
 from tasks.dedup.links import BucketLinks, Mask, Numbers, first_equals, link_buckets
 
 EXACT = 5

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.compiling import Hashes32
-from tasks.dedup.kernels import ROUNDING, common, owners_of
+from tasks.dedup.deciding import ROUNDING, common
+from tasks.dedup.kernels import owners_of
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

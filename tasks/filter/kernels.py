@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.compiling import BASE, HALF, MIXER, Codes, Hashes, Hashes32, Places, compiled, mixed
+from tasks.core.compiling import BASE, HALF, Codes, Hashes, Hashes32, Places, compiled, mixed
 
 SPACE, LETTER, MARK, BLANK, DIGIT, SEPARATOR, CONTEXT, KNOWN = (1 << bit for bit in range(8))
 """Classes of a character: white space; `isalpha`; of datatrove's PUNCTUATION_SET; normalised to a blank; of a
@@ -22,18 +22,6 @@ UNKNOWN = -1
 """Number of words of a text with a character that no table knows yet."""
 
 ZERO, ONE = np.uint64(ord("0") + 1), np.uint64(1)
-
-
-@compiled("number")
-def power(exponent: int) -> np.uint64:
-    """Return BASE to the power of a whole number."""
-    result, factor = ONE, BASE
-    while exponent:
-        if exponent & 1:
-            result = result * factor
-        factor = factor * factor
-        exponent >>= 1
-    return result
 
 
 @compiled("codes", "bytes", "points", "points", "number", "letters", "places", "hashes", "bytes", "hashes")
@@ -149,15 +137,6 @@ def count_words(ends: Places, flags: npt.NDArray[np.uint8]) -> tuple[int, int, i
     return found, characters, lettered
 
 
-@compiled("places", "number")
-def longest(ends: Places, size: int) -> int:
-    """Return the characters of the longest window of `size` words, blanks between included."""
-    most = 0
-    for word in range(ends.size - size):
-        most = max(most, ends[word + size] - ends[word])
-    return most + size - 1
-
-
 @compiled("number")
 def empty_table(entries: int) -> npt.NDArray[np.int32]:
     """Return a hash table of free slots, twice as many as entries at least, and a power of two."""
@@ -165,76 +144,6 @@ def empty_table(entries: int) -> npt.NDArray[np.int32]:
     while slots < 2 * entries:
         slots *= 2
     return np.full(slots, -1, np.int32)
-
-
-@compiled("letters", "places", "hashes", "hashes", "number")
-def repeated_letters(letters: Codes, ends: Places, prefixes: Hashes, powers: Hashes, size: int) -> int:
-    """Return how many letters stand in repeated windows of `size` words, as datatrove's `find_all_duplicate` does.
-
-    From left to right: a window that occurred before counts with all its letters and is stepped over; one that did
-    not is remembered. Windows are equal if their letters are, wherever their words end.
-    """
-    windows = ends.size - size
-    table = empty_table(windows)
-    repeated, place = 0, 0
-    while place < windows:
-        begin, width = ends[place], ends[place + size] - ends[place]
-        factor = powers[width] if width < powers.size else power(width)
-        slot = np.int64(mixed(prefixes[place + size] - prefixes[place] * factor) & np.uint64(table.size - 1))
-        same = False
-        while table[slot] >= 0 and not same:
-            other = ends[table[slot]]
-            if ends[table[slot] + size] - other == width:
-                offset = 0
-                while offset < width and letters[other + offset] == letters[begin + offset]:
-                    offset += 1
-                same = offset == width
-            if not same:
-                slot = (slot + 1) & (table.size - 1)
-        if same:
-            repeated += width
-            place += size
-        else:
-            table[slot] = place
-            place += 1
-    return repeated
-
-
-@compiled("letters", "places", "hashes", "hashes", "number")
-def most_frequent(letters: Codes, ends: Places, prefixes: Hashes, powers: Hashes, size: int) -> tuple[int, int]:
-    """Return how often the most frequent window of `size` words occurs, and its characters, blanks included.
-
-    Of several it is the one that occurs first. Windows are equal if their words are.
-    """
-    windows = ends.size - size
-    table = empty_table(windows)
-    counts = np.zeros(windows, np.int32)
-    for place in range(windows):
-        begin, width = ends[place], ends[place + size] - ends[place]
-        factor = powers[width] if width < powers.size else power(width)
-        hashed = prefixes[place + size] - prefixes[place] * factor
-        for word in range(place + 1, place + size):
-            hashed = hashed * MIXER + np.uint64(ends[word] - begin)
-        slot = np.int64(mixed(hashed) & np.uint64(table.size - 1))
-        same = False
-        while table[slot] >= 0 and not same:
-            first = table[slot]
-            other = ends[first]
-            same = True
-            for word in range(1, size + 1):
-                if ends[first + word] - other != ends[place + word] - begin:
-                    same = False
-            offset = 0
-            while same and offset < width:
-                same = letters[other + offset] == letters[begin + offset]
-                offset += 1
-            if not same:
-                slot = (slot + 1) & (table.size - 1)
-        if not same:
-            table[slot] = place
-        counts[table[slot]] += 1
-    best = int(np.argmax(counts))
-    return int(counts[best]), int(ends[best + size] - ends[best]) + size - 1
 
 
 @compiled("letters", "places", "points")

@@ -18,15 +18,12 @@ from tasks.filter.kernels import (
     count_words,
     first_of_each,
     has_word,
-    longest,
-    most_frequent,
-    power,
-    repeated_letters,
     scan,
     shingle_hashes,
 )
 from tasks.filter.lazy import lazy
 from tasks.filter.line_facts import LineFacts, ParagraphFacts, count_lines, count_paragraphs, terminal_marks
+from tasks.filter.windows import longest, most_frequent, power, repeated_letters
 
 Flags = npt.NDArray[np.bool_]
 
