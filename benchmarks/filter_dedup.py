@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", action="store_true", help="print JSON (the only form there is)")
     parser.add_argument("--stock", type=Path, default=Path("stock-datatrove"), help="virtual environment of stock")
-    parser.add_argument("--megabytes", type=float, default=50.0, help="text to take, from the first files on")
+    parser.add_argument("--megabytes", type=float, default=150.0, help="text to take, from the first files on")
     parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ours:
