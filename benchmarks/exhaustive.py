@@ -4,6 +4,7 @@ inverted index over all of them. It shares no code with what it judges."""
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
+import regex
 from datatrove.utils.text import simplify_text
 
 from storage.formats.documents import Document
@@ -12,9 +13,13 @@ SHINGLE = 5
 """Words of an n-gram."""
 
 
+WITHOUT_BLANKS = regex.compile(r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Myanmar}\p{Khmer}])")
+"""Characters of scripts that write no blanks: each is a word, where a line would be one otherwise."""
+
+
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
     """Return the set of a text's word n-grams."""
-    words = simplify_text(text).split()
+    words = WITHOUT_BLANKS.sub(r" \1 ", simplify_text(text)).split()
     return frozenset(zip(*(words[start:] for start in range(SHINGLE)), strict=False))
 
 
