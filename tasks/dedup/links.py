@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,18 +47,16 @@ def first_equals(firsts: Hashes, seconds: Hashes, numbers: Numbers) -> Hashes32:
     return found
 
 
-class BucketLinks:
+class BucketLinks(NamedTuple):
     """For each bucket and document the last one before it in the same bucket; on disk, 4 bytes for each.
 
     Only documents that share a bucket with another, or are wanted anyway, have a column.
     """
 
-    def __init__(self, path: Path, documents: Hashes32, table: npt.NDArray[np.uint32]) -> None:
-        self.path = path
-        self.documents = documents
-        """The documents that have a column, ascending."""
-        self.table = table
-        """Shape (buckets, columns); refers to columns. It may be written to."""
+    documents: Hashes32
+    """The documents that have a column, ascending."""
+    table: npt.NDArray[np.uint32]
+    """Shape (buckets, columns); refers to columns. It may be written to."""
 
 
 def link_buckets(
@@ -99,5 +98,5 @@ def link_buckets(
             previous.tofile(file)
     shape = (buckets, len(documents))
     if not len(documents):
-        return BucketLinks(whole, documents, np.empty(shape, np.uint32))
-    return BucketLinks(whole, documents, np.asarray(np.memmap(whole, np.uint32, "r+", shape=shape)))
+        return BucketLinks(documents, np.empty(shape, np.uint32))
+    return BucketLinks(documents, np.asarray(np.memmap(whole, np.uint32, "r+", shape=shape)))

@@ -54,9 +54,8 @@ class Plan:
 
 def make_plan(config: DedupConfig, shards: NumberedShards, context: StageContext) -> Plan:
     """Return the plan; the same corpus gives the same one."""
-    done = context.writer.parts().get(PLAN)
-    if done is None:
-        done = _commit_plan(config, shards, context)
+    finished = context.writer.parts()
+    done = finished.get(PLAN) or _commit_plan(config, shards, finished, context)
     return Plan(done.files[0], **done.info)
 
 
@@ -67,13 +66,15 @@ def discard_plan(shards: NumberedShards, context: StageContext) -> None:
         context.writer.discard(name)
 
 
-def _commit_plan(config: DedupConfig, shards: NumberedShards, context: StageContext) -> Part:
-    sketches = _sketches(config, shards, context)
+def _commit_plan(
+    config: DedupConfig, shards: NumberedShards, finished: Mapping[str, Part], context: StageContext
+) -> Part:
+    sketches = _sketches(config, shards, finished, context)
     scratch = context.writer.scratch() / "plan"
     scratch.mkdir(exist_ok=True)
     pairs = np.empty((0, 2), np.int64)
     if config.min_containment is not None:
-        pairs = _maybe_contained(shards, sketches, context)
+        pairs = _maybe_contained(shards, sketches, finished, context)
     documents = shards.documents(sketches, pairs, longest_first=config.longest_first)
     found = find_duplicates(config, documents, scratch, context.workers)
     names = Names(shards, found)
@@ -84,8 +85,9 @@ def _commit_plan(config: DedupConfig, shards: NumberedShards, context: StageCont
     return part
 
 
-def _sketches(config: DedupConfig, shards: NumberedShards, context: StageContext) -> dict[str, Sketch]:
-    finished = context.writer.parts()
+def _sketches(
+    config: DedupConfig, shards: NumberedShards, finished: Mapping[str, Part], context: StageContext
+) -> dict[str, Sketch]:
     index = finished.get(HELD_OUT)
     if index is None:
         found = HeldOutIndex.of_documents(list(shards.held_out_shingles()), config.held_out_containment)
@@ -99,10 +101,9 @@ def _sketches(config: DedupConfig, shards: NumberedShards, context: StageContext
 
 
 def _maybe_contained(
-    shards: NumberedShards, sketches: Mapping[str, Sketch], context: StageContext
+    shards: NumberedShards, sketches: Mapping[str, Sketch], finished: Mapping[str, Part], context: StageContext
 ) -> npt.NDArray[np.int64]:
     """Return pairs of documents of which the second may stand in the first, for the most part."""
-    finished = context.writer.parts()
     index = finished.get(CONTAINED)
     if index is None:
         found = [sketches[shard.shingles.name] for shard in shards]

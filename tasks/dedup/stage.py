@@ -3,7 +3,8 @@
 Input   corpus      document shards and shingle files of `filter`
 Output  documents   the kept documents, a shard with the same name for each shard
         drops       a row for each document that goes: rule, twin, similarity (storage.formats.drops)
-Reports duplicate_samples.jsonl   some near duplicates beside the document that was kept
+Reports duplicate_samples.jsonl   some documents that went beside the one that was kept
+        similarities.png          how much the pairs that were compared have in common, beside the threshold
 Rerun   sketches of shards, the list of drops and finished shards are kept.
 
 Held-out documents win: a training document that is a duplicate of one in test or val is dropped, so the

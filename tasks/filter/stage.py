@@ -17,7 +17,7 @@ STAGE = Stage(
     name="filter",
     # 2: a policy became an ordered list of named rules with versions; the same documents are kept.
     # 3: words are hashed another way for signatures; the same documents are kept.
-    # 4: writes shingles in place of signatures, and drops; the same documents are kept.
+    # 4: writes shingles in place of signatures, and drops; equal policies keep the same documents.
     version=4,
     config=FilterConfig,
     build=LazyFunction("tasks.filter.build:filter_corpus"),
