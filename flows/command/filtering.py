@@ -153,5 +153,7 @@ def _say_what_is_missing(trial: Trial) -> None:
             f"{counted(len(sample.too_large), 'documents')} left out as too large for a trial: "
             f"{one_line(', '.join(sample.too_large[:3]))}"
         )
+    if trial.against:
+        say(f"not compared with what dedup.against names ({', '.join(trial.against)}), as a run does")
     if sample.other_files:
         say(f"{counted(sample.other_files, 'files')} not looked into: a higher --limit takes documents of more")

@@ -36,7 +36,7 @@ from tasks.filter.stage import STAGE as FILTER
 KEY = "0" * 16
 """Of the artifacts of a store in which there is one of each stage."""
 
-Place = tuple[str, int]
+Position = tuple[str, int]
 """Part and index of a document in a corpus."""
 
 
@@ -70,6 +70,8 @@ class Trial:
     verdicts: list[Verdict]
     """In the order of the documents."""
     config: FilterConfig
+    against: tuple[str, ...] = ()
+    """Earlier artifacts that a run would compare with; a trial compares the sample with itself alone."""
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -88,11 +90,11 @@ def try_out(recipe: Recipe, sample: Sample) -> Trial:
         filtered = _built(store, FILTER, config, _corpus(store, sample))
         kept = _documents(filtered)
         by_filter = _drops(filtered)
-        by_dedup: dict[Place, DropRow] = {}
+        by_dedup: dict[Position, DropRow] = {}
         if dedup is not None and kept:
-            # What earlier artifacts hold is not in this store: the trial compares the sample with itself.
             by_dedup = _drops(_built(store, DEDUP, changed(dedup, against=()), filtered))
-    return Trial(recipe.name, sample, list(_verdicts(config, sample, by_filter, kept, by_dedup)), config)
+    verdicts = list(_verdicts(config, sample, by_filter, kept, by_dedup))
+    return Trial(recipe.name, sample, verdicts, config, dedup.against if dedup is not None else ())
 
 
 @contextlib.contextmanager
@@ -109,9 +111,9 @@ def _passing_store() -> Iterator[Store]:
 def _verdicts(
     config: FilterConfig,
     sample: Sample,
-    by_filter: dict[Place, DropRow],
-    kept: dict[Place, Document],
-    by_dedup: dict[Place, DropRow],
+    by_filter: dict[Position, DropRow],
+    kept: dict[Position, Document],
+    by_dedup: dict[Position, DropRow],
 ) -> Iterator[Verdict]:
     read, passed = Counter[str](), Counter[str]()
     for document in sample.documents:
@@ -170,7 +172,7 @@ def _published(writer: ArtifactWriter, parts: Sequence[Part]) -> Artifact:
     return writer.publish(parts, version=1, run_id="trial", code_commit="", started="", seconds=0.0, **nothing)
 
 
-def _documents(artifact: Artifact) -> dict[Place, Document]:
+def _documents(artifact: Artifact) -> dict[Position, Document]:
     return {
         (file.part, index): document
         for file in artifact.files(DOCUMENTS)
@@ -178,7 +180,7 @@ def _documents(artifact: Artifact) -> dict[Place, Document]:
     }
 
 
-def _drops(artifact: Artifact) -> dict[Place, DropRow]:
+def _drops(artifact: Artifact) -> dict[Position, DropRow]:
     return {
         (file.part, row.index): row for file in artifact.files(DROPS) for row in read_drops(artifact.open(file))
     }

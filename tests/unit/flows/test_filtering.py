@@ -148,3 +148,12 @@ def test_what_was_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "1 file not looked into" in said
     code, _, said = tried(capsys, RECIPE, f"{folder}/a.jsonl", "--set", "dedup=null")
     assert "1 record left out that cannot be read, the first in line 2 of a.jsonl: not JSON" in said
+
+
+def test_earlier_artifacts_are_said_not_to_be_compared_with(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    override = 'dedup.against=["0123456789abcdef"]'
+
+    code, _, said = tried(capsys, RECIPE, file, "--set", override)
+
+    assert code == 0
+    assert "not compared with what dedup.against names (0123456789abcdef)" in said
