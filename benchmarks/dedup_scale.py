@@ -23,14 +23,12 @@ from benchmarks.filter_dedup import peak_rss_mb
 from tasks.core.compiling import Hashes, Hashes32
 from tasks.dedup.config import DedupConfig
 from tasks.dedup.duplicates import Documents, find_duplicates
-from tasks.dedup.links import TABLE_BITS, Numbers
+from tasks.dedup.links import Numbers
 
 SHINGLES = 8
 """Of a document: what is compared, not what is signed, so that the files stay small."""
 SIMILARITY = 0.6
 """Of a document and its twin: the share of hashes that agree, and of shingles."""
-TABLE_BYTES = 4 << TABLE_BITS
-"""What a table takes however many documents there are."""
 SHARED = 6
 """Of the 8 shingles of a document its twin has 6: a similarity of 0.6."""
 
@@ -77,8 +75,8 @@ def measured(count: int, threads: int) -> dict[str, Any]:
         "dropped": len(found.documents),
         "given_bytes_per_document": round(given / count, 1),
         "peak_anonymous_mb": round(peak / 1e6),
-        "bytes_per_document": round((peak - TABLE_BYTES) / count, 1),
-        "bytes_per_duplicated_document": round((peak - TABLE_BYTES) / found.compared, 1),
+        "bytes_per_document": round(peak / count, 1),
+        "bytes_per_duplicated_document": round(peak / found.compared, 1),
         "peak_rss_mb": round(peak_rss_mb()),
         "cpu_seconds": round(seconds, 1),
         "documents_per_cpu_second": round(count / seconds),
@@ -130,7 +128,7 @@ def synthetic(count: int, folder: Path) -> Documents:
                 np.where((shared >> np.uint64(32)) < agree, shared, own).tofile(file)
 
     def shingles(wanted: Numbers) -> Iterator[tuple[Numbers, Sequence[Hashes32]]]:
-        for lot in np.array_split(wanted, max(1, len(wanted) // 100_000)):
+        for lot in np.array_split(wanted, max(1, len(wanted) // 10_000)):
             owners = np.repeat(pair(lot.astype(np.uint64))[:, None], SHINGLES, axis=1)
             owners[:, SHARED:] = lot[:, None].astype(np.uint64) + np.uint64(count)
             found = mixed(owners * np.uint64(SHINGLES) + np.arange(SHINGLES, dtype=np.uint64)) >> np.uint64(32)

@@ -165,9 +165,14 @@ def _pairs(documents: Documents, singles: Numbers) -> Numbers:
 
     Only of documents that are there and have shingles.
     """
-    place = np.full(len(documents.sizes), -1, np.int64)
-    place[singles] = np.where(documents.sizes[singles] > 0, np.arange(len(singles)), -1)
-    pairs = place[np.concatenate((documents.hits[:, :2], documents.pairs))]
+    pairs = np.concatenate((documents.hits[:, :2], documents.pairs))
+    numbers = np.unique(pairs)
+    is_paired = np.zeros(len(documents.sizes), np.bool_)
+    is_paired[numbers[documents.sizes[numbers] > 0]] = True
+    places = np.flatnonzero(is_paired[singles])  # few, so that nothing is held of every document but a byte
+    place = np.full(len(numbers), -1, np.int64)
+    place[np.searchsorted(numbers, singles[places])] = places
+    pairs = place[np.searchsorted(numbers, pairs)]
     found: Numbers = np.sort(pairs[(pairs >= 0).all(axis=1) & (pairs[:, 0] != pairs[:, 1])], axis=1)
     return found
 
@@ -176,7 +181,9 @@ def _more(links: BucketLinks, pairs: Numbers) -> tuple[Numbers, Hashes32]:
     """Return pairs (earlier, later) by column of the later one: where those of each begin, and the earlier."""
     columns = np.searchsorted(links.documents, pairs)
     columns = columns[np.argsort(columns[:, 1], kind="stable")]
-    starts = np.searchsorted(columns[:, 1], np.arange(len(links.documents) + 1)).astype(np.int64)
+    starts = np.zeros(len(links.documents) + 1, np.int64)
+    np.add.at(starts, columns[:, 1] + 1, 1)
+    np.cumsum(starts, out=starts)
     return starts, np.ascontiguousarray(columns[:, 0], dtype=np.uint32)
 
 
